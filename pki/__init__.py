@@ -1,0 +1,1 @@
+"""What a certificate is and who may vouch for whom. Sans-I/O: values and bytes in, values and verdicts out."""

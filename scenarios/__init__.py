@@ -1,0 +1,1 @@
+"""What drives the parties: scenarios, the demonstration, the command line."""

@@ -1,0 +1,1 @@
+"""The parties of the ecosystem, one FastAPI application each."""

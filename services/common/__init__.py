@@ -1,0 +1,1 @@
+"""The plumbing that every party shares: settings, database, clock, authentication, errors, events."""

@@ -1,0 +1,1 @@
+"""What crosses the cable: EXI, messages, signatures, framing. Sans-I/O."""
