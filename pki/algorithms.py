@@ -6,6 +6,7 @@ walker take it from there. A further algorithm is a further value of this file.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
@@ -55,26 +56,37 @@ class SignatureAlgorithm:
         )
         return spki[: -self.point_bytes]
 
+    def ecdsa(self, *, deterministic: bool = False) -> ec.ECDSA:
+        """What pyca signs and verifies with; deterministic: by RFC 6979."""
+        return _ecdsa(self.hash.name, deterministic)
+
     def generate(self) -> ec.EllipticCurvePrivateKey:
         return ec.generate_private_key(self.curve)
 
     def fits(self, public_key: object) -> bool:
         """Whether a public key object is one of this algorithm's curve."""
-        return (
-            isinstance(public_key, ec.EllipticCurvePublicKey)
-            and public_key.curve.name == self.curve.name
-        )
+        curve = getattr(public_key, "curve", None)
+        return curve is not None and curve.name == self.curve.name
 
     def verifies(self, public_key: object, signature: bytes, data: bytes) -> bool:
         """Whether `signature` (DER) over `data` was made by the key of `public_key`."""
         if not isinstance(public_key, ec.EllipticCurvePublicKey):
             return False
         try:
-            public_key.verify(signature, data, ec.ECDSA(self.hash))
+            public_key.verify(signature, data, self.ecdsa())
         except (InvalidSignature, UnsupportedAlgorithm, ValueError):
             return False
         return True
 
+
+@lru_cache
+def _ecdsa(hash_name: str, deterministic: bool) -> ec.ECDSA:
+    return ec.ECDSA(_HASHES[hash_name], deterministic_signing=deterministic)
+
+
+_HASHES: Mapping[str, Hash] = {
+    known.name: known for known in (hashes.SHA256(), hashes.SHA384(), hashes.SHA512())
+}
 
 ECDSA_P256_SHA256 = SignatureAlgorithm(
     name="ecdsa-p256-sha256",
@@ -102,12 +114,14 @@ SIGNATURE_HASHES: Mapping[str, Hash] = {
 """The ECDSA signature algorithms that can be checked at all, whatever an edition allows."""
 
 
-def algorithm_of(public_key: object) -> SignatureAlgorithm | None:
-    """The algorithm of this file that a public key object belongs to."""
-    for algorithm in (ECDSA_P256_SHA256, ECDSA_P521_SHA512):
-        if algorithm.fits(public_key):
-            return algorithm
-    return None
+_BY_CURVE: Mapping[str, SignatureAlgorithm] = {
+    algorithm.curve.name: algorithm for algorithm in (ECDSA_P256_SHA256, ECDSA_P521_SHA512)
+}
+
+
+def algorithm_of(key: ec.EllipticCurvePublicKey) -> SignatureAlgorithm | None:
+    """The algorithm of this file that a key belongs to."""
+    return _BY_CURVE.get(key.curve.name)
 
 
 def public_point(public_key: ec.EllipticCurvePublicKey) -> bytes:

@@ -106,7 +106,7 @@ class SoftwareKey:
         if algorithm is None:
             raise KeyFormatError(f"keys on the curve {private.curve.name} are not used here")
         self._private = private
-        self._ecdsa = ec.ECDSA(algorithm.hash, deterministic_signing=deterministic)
+        self._ecdsa = algorithm.ecdsa(deterministic=deterministic)
         self.algorithm = algorithm
         self.public_key = public
         self.reference = reference
