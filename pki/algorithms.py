@@ -20,7 +20,7 @@ Hash = hashes.SHA256 | hashes.SHA384 | hashes.SHA512
 ID_EC_PUBLIC_KEY = "1.2.840.10045.2.1"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SignatureAlgorithm:
     """ECDSA over one named curve with one hash (RFC 5758, 3.2)."""
 

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import hashes
 from pki.algorithms import ECDSA_P256_SHA256, SignatureAlgorithm
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class KeyTransport:
     """How a contract's private key travels to the vehicle: one-pass ECDH and a block cipher."""
 
@@ -35,7 +35,7 @@ class KeyTransport:
         return self.iv_bytes + self.scalar_bytes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Edition:
     """One edition of ISO 15118."""
 

@@ -49,7 +49,7 @@ class Freshness(StrEnum):
     NONE = "none"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TrustModel:
     """One answer to who may vouch for whom."""
 
