@@ -514,8 +514,10 @@ def _answer(line, log):
         inspect.signature(function).bind(**question)
         answer = {"ok": function(**question)}
     except Exception as error:
-        # A Java exception's text spans the whole stack; its first lines say what happened.
-        text = "\n".join(str(error).splitlines()[:3])
+        # Josev's validation errors keep their text to themselves; a Java exception's text spans
+        # the whole stack, and its first lines say what happened.
+        said = str(error) or str(getattr(error, "reason", ""))
+        text = "\n".join(said.splitlines()[:3])
         answer = {"error": f"{type(error).__name__}: {text}"}
     if log.lines:
         answer["log"] = list(log.lines)

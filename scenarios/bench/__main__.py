@@ -1,0 +1,5 @@
+import sys
+
+from scenarios.bench import main
+
+sys.exit(main())
