@@ -19,6 +19,11 @@ from v2g.exi.errors import EXIError
 MAX_INTEGER_OCTETS = 147
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_START = (
+    "A-Z_a-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u02ff\u0370-\u037d\u037f-\u1fff\u200c\u200d"
+    "\u2070-\u218f\u2c00-\u2fef\u3001-\ud7ff\uf900-\ufdcf\ufdf0-\ufffd\U00010000-\U000effff"
+)
+_NAME = re.compile(f"[{_START}][{_START}0-9.\u00b7\u0300-\u036f\u203f\u2040-]*")
 _from_bytes = int.from_bytes
 
 
@@ -30,6 +35,11 @@ def illegal_character(text: str) -> str | None:
     return found.group() if found else None
 
 
+def is_name(text: str) -> bool:
+    """Whether a text is a name without a colon (XML 1.0, section 2.3)."""
+    return _NAME.fullmatch(text) is not None
+
+
 class BitReader:
     """Reads `data` from its first bit. Every method raises EXIError when the input ends."""
 
@@ -37,7 +47,7 @@ class BitReader:
 
     def __init__(self, data: bytes) -> None:
         self.end = len(data) * 8
-        self.data = data + b"\0\0\0"  # so that the window of `bits` never runs short
+        self.data = data + bytes(5)  # so that the window of `bits` never runs short
         self.pos = 0
 
     def fail(self, code: str, reason: str, *, bit: int | None = None) -> EXIError:
@@ -45,14 +55,14 @@ class BitReader:
         return EXIError(code, reason, bit=self.pos if bit is None else bit)
 
     def bits(self, n: int) -> int:
-        """An n-bit unsigned integer, n <= 17 (EXI 7.1.9)."""
+        """An n-bit unsigned integer, n <= 33 (EXI 7.1.9)."""
         pos = self.pos
         ahead = pos + n
         if ahead > self.end:
             raise self.fail("truncated", f"the input ends {ahead - self.end} bits too early")
         self.pos = ahead
         at = pos >> 3
-        return (_from_bytes(self.data[at : at + 3], "big") >> (24 - (pos & 7) - n)) & ((1 << n) - 1)
+        return (_from_bytes(self.data[at : at + 5], "big") >> (40 - (pos & 7) - n)) & ((1 << n) - 1)
 
     def octets(self, n: int) -> bytes:
         """n octets, at any bit position."""

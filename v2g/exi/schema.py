@@ -48,14 +48,16 @@ UNBOUNDED: Final = None
 class Namespace:
     """A target namespace and all that is declared in it, in the order of declaration.
 
+    prefix                what to call it in XML text
     qualified             local elements stand in this namespace (elementFormDefault)
     attributes_qualified  and attributes too (attributeFormDefault)
     """
 
     def __init__(
-        self, uri: str, *, qualified: bool = True, attributes_qualified: bool = False
+        self, uri: str, prefix: str, *, qualified: bool = True, attributes_qualified: bool = False
     ) -> None:
         self.uri = uri
+        self.prefix = prefix
         self.element_uri = uri if qualified else ""
         self.attribute_uri = uri if attributes_qualified else ""
         self.elements: list[GlobalElement] = []

@@ -10,7 +10,7 @@ from enum import StrEnum
 from v2g.exi.schema import ComplexType, Namespace, Schema, element, elements
 from v2g.exi.simple import UNSIGNED_INT, Enumeration, Integer, String
 
-APP_PROTOCOL = Namespace("urn:iso:15118:2:2010:AppProtocol", qualified=False)
+APP_PROTOCOL = Namespace("urn:iso:15118:2:2010:AppProtocol", "v2gci_p", qualified=False)
 
 
 class ResponseCode(StrEnum):

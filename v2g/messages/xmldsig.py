@@ -29,7 +29,7 @@ from v2g.exi.schema import (
 )
 from v2g.exi.simple import ANY_URI, BASE64_BINARY, ID, INTEGER, STRING, Binary, Integer
 
-XMLDSIG = Namespace("http://www.w3.org/2000/09/xmldsig#")
+XMLDSIG = Namespace("http://www.w3.org/2000/09/xmldsig#", "xmlsig")
 
 _crypto_binary = XMLDSIG.simple(Binary("CryptoBinary"))
 _digest_value = XMLDSIG.simple(Binary("DigestValueType"))

@@ -55,7 +55,7 @@ from v2g.messages.iso2.datatypes import (
     session_id,
 )
 
-MSG_BODY = Namespace("urn:iso:15118:2:2013:MsgBody", attributes_qualified=True)
+MSG_BODY = Namespace("urn:iso:15118:2:2013:MsgBody", "v2gci_b", attributes_qualified=True)
 
 
 class BodyBase(ComplexType, ns=MSG_BODY, abstract=True, element="BodyElement"):

@@ -39,7 +39,9 @@ from v2g.exi.simple import (
 )
 from v2g.messages import xmldsig
 
-MSG_DATA_TYPES = Namespace("urn:iso:15118:2:2013:MsgDataTypes", attributes_qualified=True)
+MSG_DATA_TYPES = Namespace(
+    "urn:iso:15118:2:2013:MsgDataTypes", "v2gci_t", attributes_qualified=True
+)
 
 _simple = MSG_DATA_TYPES.simple
 

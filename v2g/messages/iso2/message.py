@@ -7,8 +7,8 @@ from v2g.messages import xmldsig
 from v2g.messages.iso2.body import MSG_BODY, Body
 from v2g.messages.iso2.datatypes import MSG_DATA_TYPES, Notification, session_id
 
-MSG_HEADER = Namespace("urn:iso:15118:2:2013:MsgHeader", attributes_qualified=True)
-MSG_DEF = Namespace("urn:iso:15118:2:2013:MsgDef", attributes_qualified=True)
+MSG_HEADER = Namespace("urn:iso:15118:2:2013:MsgHeader", "v2gci_h", attributes_qualified=True)
+MSG_DEF = Namespace("urn:iso:15118:2:2013:MsgDef", "v2gci_d", attributes_qualified=True)
 
 
 class MessageHeader(ComplexType, ns=MSG_HEADER):
