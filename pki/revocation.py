@@ -699,7 +699,7 @@ def verifies(
     key: ec.EllipticCurvePublicKey,
     signature: bytes,
     data: bytes,
-    algorithm: hashes.SHA256 | hashes.SHA384 | hashes.SHA512,
+    algorithm: Hash,
 ) -> bool:
     """Whether an ECDSA signature (DER) over `data` was made by the key."""
     try:
