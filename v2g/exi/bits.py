@@ -11,6 +11,7 @@ stream claims, no more is allocated than it really holds.
 from __future__ import annotations
 
 import re
+from functools import cache
 
 from v2g.exi.errors import EXIError
 
@@ -18,12 +19,7 @@ from v2g.exi.errors import EXIError
 #: octets of seven bits; RFC 5280 allows 20 octets of eight.
 MAX_INTEGER_OCTETS = 147
 
-_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_START = (
-    "A-Z_a-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u02ff\u0370-\u037d\u037f-\u1fff\u200c\u200d"
-    "\u2070-\u218f\u2c00-\u2fef\u3001-\ud7ff\uf900-\ufdcf\ufdf0-\ufffd\U00010000-\U000effff"
-)
-_NAME = re.compile(f"[{_START}][{_START}0-9.\u00b7\u0300-\u036f\u203f\u2040-]*")
+_MARKS = str.maketrans("-.", "__")
 _from_bytes = int.from_bytes
 
 
@@ -31,13 +27,19 @@ def illegal_character(text: str) -> str | None:
     """The first character that XML 1.0 (section 2.2) does not have, or None."""
     if text.isprintable():
         return None
-    found = _NOT_XML.search(text)
+    found = _not_xml().search(text)
     return found.group() if found else None
 
 
+@cache
+def _not_xml() -> re.Pattern[str]:  # rarely needed, and slow to compile
+    return re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
 def is_name(text: str) -> bool:
-    """Whether a text is a name without a colon (XML 1.0, section 2.3)."""
-    return _NAME.fullmatch(text) is not None
+    """Whether a text may name an element or attribute, without a prefix. Of the letters that XML
+    1.0 (section 2.3) takes, those that Python takes as well."""
+    return text[:1] not in ("-", ".") and text.translate(_MARKS).isidentifier()
 
 
 class BitReader:

@@ -193,11 +193,18 @@ class Decoder(BitReader):
         return self._simple(type_)
 
     def _simple(self, type_: SimpleType) -> Any:
-        if self.bits(1):
-            raise self._deviation("the text")
+        # Either of the two events takes one bit, read here without a call. Beyond the end lies
+        # enough padding; whatever reads next notices the end.
+        data = self.data
+        pos = self.pos
+        if data[pos >> 3] & 0x80 >> (pos & 7):
+            raise self._deviation(pos, "the text")
+        self.pos = pos + 1
         value = type_.decode(self)
-        if self.bits(1):
-            raise self._deviation("the end of the element")
+        pos = self.pos
+        if data[pos >> 3] & 0x80 >> (pos & 7):
+            raise self._deviation(pos, "the end of the element")
+        self.pos = pos + 1
         return value
 
     def _complex(self, grammar: TypeGrammar, depth: int) -> Any:
@@ -206,8 +213,16 @@ class Decoder(BitReader):
         values: dict[Any, Any] = grammar.blank.copy()
         open_content: list[str | Node] = []
         state = grammar.start
+        data = self.data
         while True:
-            code = self.bits(state.width)
+            if state.width == 1:  # most are
+                pos = self.pos
+                if pos >= self.end:
+                    raise self.fail("truncated", "the input ends too early")
+                code = data[pos >> 3] >> (7 - (pos & 7)) & 1
+                self.pos = pos + 1
+            else:
+                code = self.bits(state.width)
             if code >= state.size:
                 raise self._no_production(state, code)
             production = state.productions[code]
@@ -255,22 +270,19 @@ class Decoder(BitReader):
             values[grammar.open] = tuple(open_content)
         return grammar.build(values)
 
-    def _deviation(self, due: str) -> EXIError:
+    def _deviation(self, bit: int, due: str) -> EXIError:
         return self.fail(
             "deviation",
-            f"an event that the schema does not have, where {due} is due",
-            bit=self.pos - 1,
+            f"an event that the schema does not foresee, where {due} is due "
+            "(such as a value outside its type, an extra element, xsi:type)",
+            bit=bit,
         )
 
     def _no_production(self, state: State, code: int) -> EXIError:
-        at = self.pos - state.width
+        bit = self.pos - state.width
         if code == state.size:
-            return self.fail(
-                "deviation",
-                f"an event that the schema does not have, where {state.expected()} is due",
-                bit=at,
-            )
-        return self.fail("event", f"event {code}, where {state.expected()} is due", bit=at)
+            return self._deviation(bit, state.expected())
+        return self.fail("event", f"event {code}, where {state.expected()} is due", bit=bit)
 
     # What the schema does not describe ----------------------------------------------------------
 
@@ -483,16 +495,22 @@ class Encoder(BitWriter):
         if depth > MAX_DEPTH:
             raise EXIError("depth", f"elements nested deeper than {MAX_DEPTH}")
         for production, item in events(grammar, value):
-            self.bits(production.code, production.width)
             kind = production.kind
             try:
                 if kind == ELEMENT:
                     inner = item if production.field is not None else item.value
                     if production.simple:
-                        self._simple(production.type, inner)
-                    else:
-                        self._complex(production.element_type(), inner, depth + 1)
-                elif kind == ATTRIBUTE:
+                        self.bits(
+                            production.code << 1, production.width + 1
+                        )  # and that of the text
+                        production.type.encode(self, inner)
+                        self.bits(0, 1)
+                        continue
+                    self.bits(production.code, production.width)
+                    self._complex(production.element_type(), inner, depth + 1)
+                    continue
+                self.bits(production.code, production.width)
+                if kind == ATTRIBUTE:
                     production.type.encode(self, item)
                 elif kind == TEXT:
                     (production.type or STRING).encode(self, item)

@@ -456,6 +456,10 @@ class Grammars:
             Root(item.ns.uri, item.name, (self.content(item.type),), item.abstract)
             for item in elements
         ]
+        self._of_class: dict[type, list[Root]] = {}
+        for root in self.document_list:
+            if isinstance(root.types[0], TypeGrammar):
+                self._of_class.setdefault(root.types[0].cls, []).append(root)
         declared = _declarations(schema)
         self.fragment_list = [
             Root(uri, name, tuple(self.content(one) for one in types), abstract)
@@ -490,11 +494,7 @@ class Grammars:
 
     def of_class(self, cls: type) -> list[Root]:
         """The roots of documents whose type is a class."""
-        return [
-            root
-            for root in self.document_list
-            if isinstance(root.types[0], TypeGrammar) and root.types[0].cls is cls
-        ]
+        return self._of_class.get(cls, [])
 
 
 def grammars(schema: Schema) -> Grammars:
