@@ -434,45 +434,46 @@ class _Walk:
         return found
 
     def _from(self, chain: tuple[_Certificate, ...]) -> Iterator[_Path]:
-        last = chain[-1]
-        anchors = self._issuers(last, self.anchors, lambda anchor: anchor.read)
+        anchors, above = self._issuers(chain)
         yield from (_Path(chain, anchor) for anchor in anchors)
-        above: list[_Certificate] = []
-        if len(chain) < MOST_DEPTH and not self.signed_itself(last):
-            above = [
-                candidate
-                for candidate in self._issuers(last, self.candidates, lambda c: c)
-                # A root that came along adds nothing where its key is an anchor's.
-                if candidate not in chain
-                and not (self._is_anchors(candidate) and self.signed_itself(candidate))
-            ]
         for candidate in above:
             yield from self._from((*chain, candidate))
         if not anchors and not above:
             yield _Path(chain, None)
 
-    def _issuers(
-        self, of: _Certificate, among: Iterable[_T], read: Callable[[_T], _Certificate]
-    ) -> list[_T]:
-        """Those whose key signed. Who bears the issuer's name is asked first, and only if none
-        of these signed the others are, since each question is a verification.
+    def _issuers(self, chain: tuple[_Certificate, ...]) -> tuple[list[_Anchor], list[_Certificate]]:
+        """Anchors and candidates whose key signed the last of the chain.
+
+        Who bears the issuer's name is asked first, and only if none of these signed the others
+        are, since each question is a verification.
         """
-        named = [(read(one).subject == of.issuer, one) for one in among]
-        for bears_the_name in (True, False):
-            found = [
-                one
-                for bears, one in named
-                if bears is bears_the_name and self.signed_by(of, read(one))
+        last = chain[-1]
+        candidates = [c for c in self.candidates if c not in chain and not self._is_anchor(c)]
+        if len(chain) == MOST_DEPTH or self.signed_itself(last):
+            candidates = []
+        for named in (True, False):
+            anchors = [
+                a
+                for a in self.anchors
+                if (a.read.subject == last.issuer) is named and self.signed_by(last, a.read)
             ]
-            if found:
-                return found
-        return []
+            above = [
+                c
+                for c in candidates
+                if (c.subject == last.issuer) is named and self.signed_by(last, c)
+            ]
+            if anchors or above:
+                return anchors, above
+        return [], []
+
+    def _is_anchor(self, certificate: _Certificate) -> bool:
+        """A root that came along adds nothing where its key is an anchor's."""
+        return certificate.self_issued and any(
+            certificate.spki == anchor.read.spki for anchor in self.anchors
+        )
 
     def signed_itself(self, certificate: _Certificate) -> bool:
         return certificate.self_issued and self.signed_by(certificate, certificate)
-
-    def _is_anchors(self, certificate: _Certificate) -> bool:
-        return any(certificate.spki == anchor.read.spki for anchor in self.anchors)
 
 
 # ---------------------------------------------------------------------- 3. judging a path
