@@ -453,7 +453,9 @@ class LeafTemplate:
     ocsp_url: str | None = None
     crl_url: str | None = None
     ca_issuers_url: str | None = None
-    _cuts: dict[tuple[int, int, int], _Cut] = field(default_factory=dict, init=False, repr=False)
+    _cuts: dict[tuple[int, int, int, int], _Cut] = field(
+        default_factory=dict, init=False, repr=False
+    )
     _validity: tuple[datetime, datetime, bytes] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -508,13 +510,17 @@ class LeafTemplate:
         _check_serial(serial)
         if isinstance(name, str):
             _check_identifier(self.profile, name)
-        text = str(name).encode()
+        common_name = str(name)
+        try:
+            text = common_name.encode()
+        except UnicodeEncodeError as error:
+            raise IssuingError("subject.CN", "RFC 5280, 4.1.2.6", str(error), "text") from None
         validity = self._encoded_validity(not_before, not_after)
         number = der.integer(serial)
-        lengths = (len(text), len(number), len(validity))
+        lengths = (len(common_name), len(text), len(number), len(validity))
         cut = self._cuts.get(lengths)
         if cut is None:
-            cut = self._cut(str(name), public_key, not_before, not_after, serial)
+            cut = self._cut(common_name, public_key, not_before, not_after, serial)
             self._cuts[lengths] = cut
         point = public_point(public_key)
         ski = hashlib.sha1(point, usedforsecurity=False).digest()

@@ -47,17 +47,42 @@ class Subject:
         )
 
     def name(self) -> x509.Name:
-        """The X.501 name; ValueError names the attribute whose length is wrong."""
+        """The X.501 name; ValueError names the attribute whose form is wrong."""
         pairs = [
             (NameOID.COMMON_NAME, self.common_name),
             (NameOID.ORGANIZATION_NAME, self.organization),
             (NameOID.COUNTRY_NAME, self.country),
             *((NameOID.DOMAIN_COMPONENT, value) for value in self.domain_components),
         ]
+        for oid, value in pairs:
+            _check(oid, value)
         return x509.Name([x509.NameAttribute(oid, value) for oid, value in pairs if value])
 
     def __str__(self) -> str:
         return readable(self.name())
+
+
+_LONGEST = {
+    NameOID.COMMON_NAME: 64,
+    NameOID.ORGANIZATION_NAME: 64,
+    NameOID.COUNTRY_NAME: 2,
+    NameOID.DOMAIN_COMPONENT: 63,
+}
+"""Upper bounds of RFC 5280, appendix A.1, and of a DNS label."""
+
+
+def _check(oid: ObjectIdentifier, value: str | None) -> None:
+    if not value:
+        return
+    value.encode()  # a lone surrogate is a ValueError of its own
+    if len(value) > _LONGEST[oid]:
+        raise ValueError(f"{_SHORT[oid]} has {len(value)} characters, at most {_LONGEST[oid]}")
+    if oid == NameOID.COUNTRY_NAME and not (
+        len(value) == 2 and value.isascii() and value.isalpha()
+    ):
+        raise ValueError(f"C is {value!r}, wanted are two letters")
+    if oid == NameOID.DOMAIN_COMPONENT and not value.isascii():
+        raise ValueError(f"DC is {value!r}, wanted is ASCII")
 
 
 def values(name: x509.Name, oid: ObjectIdentifier) -> tuple[str, ...]:
