@@ -453,9 +453,7 @@ class LeafTemplate:
     ocsp_url: str | None = None
     crl_url: str | None = None
     ca_issuers_url: str | None = None
-    _cuts: dict[tuple[int, int, int, int], _Cut] = field(
-        default_factory=dict, init=False, repr=False
-    )
+    _cuts: dict[tuple[int, int, int], _Cut] = field(default_factory=dict, init=False, repr=False)
     _validity: tuple[datetime, datetime, bytes] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -517,7 +515,7 @@ class LeafTemplate:
             raise IssuingError("subject.CN", "RFC 5280, 4.1.2.6", str(error), "text") from None
         validity = self._encoded_validity(not_before, not_after)
         number = der.integer(serial)
-        lengths = (len(common_name), len(text), len(number), len(validity))
+        lengths = (len(text), len(number), len(validity))
         cut = self._cuts.get(lengths)
         if cut is None:
             cut = self._cut(common_name, public_key, not_before, not_after, serial)

@@ -68,15 +68,15 @@ _LONGEST = {
     NameOID.COUNTRY_NAME: 2,
     NameOID.DOMAIN_COMPONENT: 63,
 }
-"""Upper bounds of RFC 5280, appendix A.1, and of a DNS label."""
+"""Upper bounds of RFC 5280, appendix A.1, and of a DNS label; counted in bytes, as pyca does."""
 
 
 def _check(oid: ObjectIdentifier, value: str | None) -> None:
     if not value:
         return
-    value.encode()  # a lone surrogate is a ValueError of its own
-    if len(value) > _LONGEST[oid]:
-        raise ValueError(f"{_SHORT[oid]} has {len(value)} characters, at most {_LONGEST[oid]}")
+    size = len(value.encode())  # a lone surrogate is a ValueError of its own
+    if size > _LONGEST[oid]:
+        raise ValueError(f"{_SHORT[oid]} has {size} bytes of UTF-8, at most {_LONGEST[oid]}")
     if oid == NameOID.COUNTRY_NAME and not (
         len(value) == 2 and value.isascii() and value.isalpha()
     ):
