@@ -9,7 +9,9 @@ spelled out has a short code of its own from then on, for this element name, in 
 Their names go through the string tables of URIs and local names (EXI 7.3.1), which grow as well.
 
 One value has one coding here. A stream that spells out what has a code already, or an integer
-with needless octets, is refused: these messages are signed and compared.
+with needless octets, is refused: these messages are signed and compared. One exception: an
+element whose text is empty is written as Canonical EXI (4.3.2) wants it, without any text, for
+which its end needs the escape; but an empty text is taken as well, since some encoders write it.
 """
 
 from __future__ import annotations
@@ -35,9 +37,25 @@ from v2g.exi.grammar import (
 )
 from v2g.exi.schema import Node, Untyped
 from v2g.exi.simple import STRING, SimpleType
-from v2g.exi.tree import MAX_DEPTH, events, fits, known, plain, plain_of_any, typed, typed_by_any
+from v2g.exi.tree import (
+    MAX_DEPTH,
+    check_texts,
+    events,
+    fits,
+    known,
+    plain,
+    plain_of_any,
+    typed,
+    typed_by_any,
+)
 
 HEADER = 0x80
+
+# Where the text of an element is due and its start tag is not left behind, the escape leads to
+# EE, (xsi:type, xsi:nil,) AT(*), attributes of the wrong type, SE(*) and text (EXI 8.5.4.4.1):
+# three bits. Only the first is taken.
+_ESCAPED_END = 0
+_ESCAPED_WIDTH = 3
 
 
 class _Table:
@@ -198,7 +216,8 @@ class Decoder(BitReader):
         data = self.data
         pos = self.pos
         if data[pos >> 3] & 0x80 >> (pos & 7):
-            raise self._deviation(pos, "the text")
+            self.pos = pos + 1
+            return self._empty(type_)
         self.pos = pos + 1
         value = type_.decode(self)
         pos = self.pos
@@ -206,6 +225,13 @@ class Decoder(BitReader):
             raise self._deviation(pos, "the end of the element")
         self.pos = pos + 1
         return value
+
+    def _empty(self, type_: SimpleType) -> Any:
+        """The value of an element that ends where its text is due, behind the escape."""
+        start = self.pos - 1
+        if self.bits(_ESCAPED_WIDTH) != _ESCAPED_END or type_.empty is None:
+            raise self._deviation(start, "the text")
+        return type_.empty
 
     def _complex(self, grammar: TypeGrammar, depth: int) -> Any:
         if depth > MAX_DEPTH:
@@ -224,6 +250,9 @@ class Decoder(BitReader):
             else:
                 code = self.bits(state.width)
             if code >= state.size:
+                if code == state.size and grammar.text is not None and state.text is not None:
+                    values[grammar.text] = self._empty(state.text.type)
+                    break
                 raise self._no_production(state, code)
             production = state.productions[code]
             kind = production.kind
@@ -258,7 +287,7 @@ class Decoder(BitReader):
                     raise error.within("@" + production.name) from None
             elif kind == TEXT:
                 if production.type is None:
-                    open_content.append(STRING.decode(self))
+                    self._text(open_content)
                 else:
                     values[grammar.text] = production.type.decode(self)
             else:
@@ -269,6 +298,13 @@ class Decoder(BitReader):
         if grammar.open is not None:
             values[grammar.open] = tuple(open_content)
         return grammar.build(values)
+
+    def _text(self, content: list[str | Node]) -> None:
+        start = self.pos
+        text = STRING.decode(self)
+        if not text or (content and isinstance(content[-1], str)):
+            raise self.fail("text", "an empty text, or one text behind another", bit=start)
+        content.append(text)
 
     def _deviation(self, bit: int, due: str) -> EXIError:
         return self.fail(
@@ -374,7 +410,7 @@ class Decoder(BitReader):
                 attributes[name] = STRING.decode(self)
                 continue
             if kind == TEXT:
-                content.append(STRING.decode(self))
+                self._text(content)
             else:
                 assert name is not None
                 content.append(self._open_element(name, depth + 1))
@@ -424,7 +460,7 @@ class Decoder(BitReader):
             if code == len(elements) + 1:
                 return Untyped(tuple(attributes), tuple(content))
             if code == len(elements) + 2:
-                content.append(STRING.decode(self))
+                self._text(content)
                 continue
             content.append(self._relaxed_child(elements[code], depth + 1))
 
@@ -487,9 +523,13 @@ class Encoder(BitWriter):
             self._simple(type_, value)
 
     def _simple(self, type_: SimpleType, value: Any) -> None:
-        self.bits(0, 1)
-        type_.encode(self, value)
-        self.bits(0, 1)
+        if value or value != type_.empty:
+            self.bits(0, 1)
+            type_.encode(self, value)
+            self.bits(0, 1)
+        else:
+            self.bits(1, 1)
+            self._empty(type_, value)
 
     def _complex(self, grammar: TypeGrammar, value: Any, depth: int) -> None:
         if depth > MAX_DEPTH:
@@ -500,15 +540,22 @@ class Encoder(BitWriter):
                 if kind == ELEMENT:
                     inner = item if production.field is not None else item.value
                     if production.simple:
-                        self.bits(
-                            production.code << 1, production.width + 1
-                        )  # and that of the text
-                        production.type.encode(self, inner)
-                        self.bits(0, 1)
+                        type_ = production.type
+                        if inner or inner != type_.empty:
+                            self.bits(production.code << 1, production.width + 1)  # SE, CH
+                            type_.encode(self, inner)
+                            self.bits(0, 1)
+                        else:
+                            self.bits(production.code << 1 | 1, production.width + 1)
+                            self._empty(type_, inner)
                         continue
                     self.bits(production.code, production.width)
                     self._complex(production.element_type(), inner, depth + 1)
                     continue
+                if kind == TEXT and production.type is not None and not item:
+                    self.bits(production.code + 1, production.width)
+                    self._empty(production.type, item)
+                    return
                 self.bits(production.code, production.width)
                 if kind == ATTRIBUTE:
                     production.type.encode(self, item)
@@ -519,6 +566,12 @@ class Encoder(BitWriter):
                     self._open_element(item, depth + 1)
             except EXIError as error:
                 raise error.within(production.step(item)) from None
+
+    def _empty(self, type_: SimpleType, value: Any) -> None:
+        """The end of an element without text, behind the escape."""
+        if type_.empty is None or value != type_.empty:
+            raise type_.wrong_type(value)
+        self.bits(_ESCAPED_END, _ESCAPED_WIDTH)
 
     # What the schema does not describe ----------------------------------------------------------
 
@@ -578,6 +631,7 @@ class Encoder(BitWriter):
             STRING.encode(self, literal)
         rules = grammar.start
         spelled: tuple[int, ...] = _SPELLED_START
+        check_texts(value.content)
         for item in value.content:
             if isinstance(item, str):
                 self._event(rules, spelled, TEXT, None)

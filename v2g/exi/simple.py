@@ -31,10 +31,12 @@ def _show(text: str) -> str:
 class SimpleType(ABC):
     """A simple type of a schema. `name` is its local name there, None for an anonymous one.
 
-    `python` is the class of its values.
+    `python` is the class of its values; `empty` the value of an element without text, None when
+    the type has none.
     """
 
     python: type
+    empty: str | bytes | None = None
 
     def __init__(self, name: str | None) -> None:
         self.name = name
@@ -86,6 +88,7 @@ class String(SimpleType):
         self.min_length = min_length
         self.max_length = max_length
         self.collapse = collapse
+        self.empty = "" if min_length == 0 else None
 
     def decode(self, reader: BitReader) -> str:
         start = reader.pos
@@ -148,6 +151,7 @@ class Binary(SimpleType):
         self.hexadecimal = hexadecimal
         self.min_length = min_length
         self.max_length = max_length
+        self.empty = b"" if min_length == 0 else None
 
     def decode(self, reader: BitReader) -> bytes:
         start = reader.pos

@@ -53,6 +53,7 @@ def events(grammar: TypeGrammar, value: Any) -> Iterator[tuple[Production, Any]]
             yield production, item
             state = production.next
     if grammar.open is not None:
+        check_texts(values[grammar.open])
         for item in values[grammar.open]:
             production = open_production(state, item)
             yield production, item
@@ -81,6 +82,19 @@ def _abstract(state: State, field: str) -> list[type]:
         for item in state.productions
         if item.field == field and item.abstract and isinstance(item.type, TypeGrammar)
     ]
+
+
+def check_texts(content: tuple[object, ...]) -> None:
+    """Refuse open content that XML could not tell from another: empty strings, and strings side
+    by side."""
+    text = False
+    for item in content:
+        if isinstance(item, str):
+            if text or not item:
+                raise EXIError("text", "an empty string, or one string beside another")
+            text = True
+        else:
+            text = False
 
 
 def open_production(state: State, item: object) -> Production:
@@ -124,11 +138,12 @@ def plain(grammars: Grammars, type_: SimpleType | TypeGrammar | None, value: Any
     if type_ is None:
         if not isinstance(value, Untyped):
             raise EXIError("type", f"a value of type {type(value).__name__}, not Untyped")
+        check_texts(value.content)
         return Untyped(
             value.attributes, tuple(_plain_item(grammars, item) for item in value.content)
         )
     if isinstance(type_, SimpleType):
-        return Untyped((), (type_.format(value),))
+        return Untyped((), _text_content(type_.format(value)))
     attributes = []
     content: list[str | Node] = []
     for production, item in events(type_, value):
@@ -139,7 +154,9 @@ def plain(grammars: Grammars, type_: SimpleType | TypeGrammar | None, value: Any
             if kind == ANY:
                 content.append(_plain_item(grammars, item))
             elif kind == TEXT:
-                content.append(item if production.type is None else _text(production, item))
+                content += _text_content(
+                    item if production.type is None else _text(production, item)
+                )
             elif kind == ATTRIBUTE:
                 attributes.append(((production.uri, production.name), _text(production, item)))
             else:
@@ -160,6 +177,10 @@ def plain_of_any(grammars: Grammars, root: Root, value: Any) -> Untyped:
         except EXIError as error:
             reasons.append(error.reason)
     raise EXIError("ambiguous", "fits no type of this name: " + "; ".join(reasons))
+
+
+def _text_content(text: str) -> tuple[str, ...]:
+    return (text,) if text else ()
 
 
 def _text(production: Production, value: Any) -> str:
