@@ -1,0 +1,1 @@
+"""The contract certificate pool: signed contract data, waiting for cars."""

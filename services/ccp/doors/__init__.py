@@ -1,0 +1,1 @@
+"""The contract pool's interfaces."""

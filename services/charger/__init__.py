@@ -1,0 +1,1 @@
+"""A charger: the SECC on the cable, a client of its operator behind."""

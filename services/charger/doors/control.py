@@ -1,0 +1,77 @@
+"""The charger's control API: what stands on it, who is plugged in."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request
+from pydantic import BaseModel, Field, StringConstraints
+
+from services.charger.service import Charger
+from services.common.auth import AnyCaller, Caller, allow
+from services.common.certificates import b64_chain, from_pem
+from services.common.errors import REFUSALS
+
+router = APIRouter(tags=["charger"], responses={k: REFUSALS[k] for k in (400, 401, 403, 409, 422)})
+
+Evccid = Annotated[str, StringConstraints(pattern="^[0-9A-F]{12}$")]
+
+
+class PlugBody(BaseModel):
+    """A car that is plugged in, by its EVCCID (six bytes, upper-case hex)."""
+
+    evccid: Evccid = Field(examples=["0242AC110002"])
+
+
+class OutletBody(BaseModel):
+    """Where the car's V2GTP connection goes: host:port (SDP's part, on loopback)."""
+
+    evse_id: str
+    cable: str
+
+
+class StatusBody(BaseModel):
+    """What a person would read off the charger."""
+
+    evse_id: str
+    cable: str
+    meter_wh: int
+    plugged_in: list[str]
+    certificate: list[str] = Field(description="Its V2G certificate chain, leaf first.")
+
+
+def _service(request: Request) -> Charger:
+    service: Charger = request.app.state.service
+    return service
+
+
+@router.get("/status")
+async def status(request: Request, _caller: AnyCaller) -> StatusBody:
+    """What the charger shows: meter, who is plugged in, its certificate."""
+    charger = _service(request)
+    row = await charger.certificate()
+    return StatusBody(
+        evse_id=charger.evse_id,
+        cable=charger.party.config.options["cable"],
+        meter_wh=await charger.meter(),
+        plugged_in=sorted(charger.plugs),
+        certificate=b64_chain(from_pem(row.chain)) if row else [],
+    )
+
+
+@router.post("/plugs", status_code=201)
+async def plug_in(
+    request: Request, body: PlugBody, caller: Annotated[Caller, Depends(allow("vehicle"))]
+) -> OutletBody:
+    """Plug a car in. What follows on the cable belongs to the run of this call."""
+    charger = _service(request)
+    charger.plug_in(body.evccid, caller.client)
+    return OutletBody(evse_id=charger.evse_id, cable=charger.party.config.options["cable"])
+
+
+@router.delete("/plugs/{evccid}", status_code=204)
+async def unplug(
+    request: Request, evccid: Evccid, _caller: Annotated[Caller, Depends(allow("vehicle"))]
+) -> None:
+    """Pull the plug."""
+    _service(request).unplug(evccid)

@@ -1,0 +1,328 @@
+"""Puts a party's application together: its doors, and what stands before every door.
+
+Before every door stands the :class:`Envelope`: it bounds the body, opens the unit of
+work, writes down calls that come from outside the ecosystem, flushes the events, and
+turns what nobody foresaw into an answer.
+
+A party *prepares* after it has started to listen (keys, certificates, publishing its
+roots); since that may need other parties which start at the same time, it is tried
+until it succeeds, and ``/healthz`` says what it waits for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from sqlalchemy.exc import OperationalError
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from . import auth
+from .errors import HANDLERS, REFUSALS, PartyRefused, PartyUnreachable, Refusal
+from .events import HOP_HEADER, MAX_PAYLOAD, RUN_HEADER, Event, unit_of_work
+from .party import Party
+
+log = logging.getLogger("pnclab")
+
+MAX_BODY = 1024 * 1024
+# How much of an oversize body is read and thrown away, so that the caller sees
+# the answer instead of a broken pipe.
+MAX_DRAIN = 64 * 1024 * 1024
+
+_RUN = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_QUIET_PATHS = ("/healthz", "/events", "/oauth/token", "/docs", "/openapi.json")
+
+
+class Envelope:
+    """What every request to a party passes through (ASGI middleware)."""
+
+    def __init__(self, app: ASGIApp, party: Party) -> None:
+        self.app = app
+        self.party = party
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = {name.decode("latin-1"): value for name, value in scope["headers"]}
+        run = headers.get(RUN_HEADER.lower(), b"").decode("latin-1")
+        body = await _whole_body(receive)
+        if body is None:
+            await _too_large()(scope, receive, send)
+            return
+        with unit_of_work(run if _RUN.fullmatch(run) else None):
+            outside = HOP_HEADER.lower() not in headers and not scope["path"].startswith(
+                _QUIET_PATHS
+            )
+            await self._handle(scope, body, receive, send, outside)
+
+    async def _handle(
+        self, scope: Scope, body: bytes, receive: Receive, send: Send, outside: bool
+    ) -> None:
+        started = False
+        kept: list[Message] = []
+
+        async def replay() -> Message:
+            nonlocal body
+            if body is not None:
+                message = {"type": "http.request", "body": body, "more_body": False}
+                body = None  # type: ignore[assignment]
+                return message
+            return await receive()
+
+        async def keep(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start" and _streams(message):
+                started = True
+            if started:
+                await send(message)
+            else:
+                kept.append(message)
+
+        asked = body
+        try:
+            await self.app(scope, replay, keep)
+        except OperationalError as error:
+            log.error("%s: the database failed: %s", self.party.config.name, error.orig)
+            kept = await _rendered(
+                scope,
+                JSONResponse(
+                    {
+                        "code": "database_unavailable",
+                        "message": f"the database did not do its part: {error.orig}; "
+                        "nothing was changed",
+                    },
+                    503,
+                ),
+            )
+        except Exception:
+            if started:
+                raise
+            log.exception("%s: %s %s", self.party.config.name, scope["method"], scope["path"])
+            kept = await _rendered(
+                scope,
+                JSONResponse({"code": "internal_error", "message": "this is a defect"}, 500),
+            )
+        if outside and kept:
+            self._record_outsider(scope, asked, kept)
+        try:
+            await self.party.database.flush()
+        except Exception as error:  # an answer is not lost because its telling is
+            log.error("%s: events were not written: %s", self.party.config.name, error)
+        for message in kept:
+            await send(message)
+
+    def _record_outsider(self, scope: Scope, asked: bytes, kept: list[Message]) -> None:
+        status = kept[0]["status"]
+        answered = b"".join(message.get("body", b"") for message in kept[1:])
+        request, request_raw = _readable(asked)
+        response, response_raw = _readable(answered)
+        self.party.recorder.record(
+            Event(
+                kind="http",
+                name=f"{scope['method']} {scope['path']}"[:128],
+                sender="outside",
+                receiver=self.party.config.name,
+                outcome="ok" if status < 400 else "refused" if status < 500 else "failed",
+                data={
+                    "method": scope["method"],
+                    "url": scope["path"],
+                    "status": status,
+                    "request": request,
+                    "response": response,
+                },
+                request=request_raw,
+                response=response_raw,
+                cost={"bytes": len(asked) + len(answered)},
+            )
+        )
+
+
+def _readable(content: bytes) -> tuple[Any, bytes | None]:
+    if not content:
+        return None, None
+    if len(content) <= MAX_PAYLOAD:
+        with contextlib.suppress(ValueError, RecursionError):
+            return json.loads(content), None
+    return None, content
+
+
+def _streams(start: Message) -> bool:
+    return any(
+        name.lower() == b"content-type" and value.startswith(b"text/event-stream")
+        for name, value in start["headers"]
+    )
+
+
+async def _whole_body(receive: Receive) -> bytes | None:
+    """The request's body; None when it is larger than a party reads."""
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return b"".join(parts)
+        part = message.get("body", b"")
+        size += len(part)
+        if size <= MAX_BODY:
+            parts.append(part)
+        elif size > MAX_DRAIN:
+            return None
+        if not message.get("more_body", False):
+            return b"".join(parts) if size <= MAX_BODY else None
+
+
+def _too_large() -> JSONResponse:
+    return JSONResponse(
+        Refusal(413, "body_too_large", f"a request's body has at most {MAX_BODY} bytes").as_dict(),
+        413,
+        {"Connection": "close"},
+    )
+
+
+async def _rendered(scope: Scope, response: JSONResponse) -> list[Message]:
+    messages: list[Message] = []
+
+    async def collect(message: Message) -> None:
+        messages.append(message)
+
+    async def nothing() -> Message:
+        return {"type": "http.disconnect"}
+
+    await response(scope, nothing, collect)
+    return messages
+
+
+class Health(BaseModel):
+    """Whether a party is ready, and what it waits for when it is not."""
+
+    name: str
+    kind: str
+    status: str
+    waiting_for: str | None = None
+
+
+class Preparation:
+    """Tries a party's ``prepare`` until it succeeds."""
+
+    def __init__(self, party: Party, prepare: Callable[[], Awaitable[None]]) -> None:
+        self.party = party
+        self._prepare = prepare
+        self.ready = asyncio.Event()
+        self.waiting_for: str | None = "its own start"
+
+    async def run(self) -> None:
+        pause = 0.05
+        while True:
+            with unit_of_work("start"):
+                try:
+                    await self._prepare()
+                except (PartyUnreachable, PartyRefused, Refusal) as reason:
+                    self.waiting_for = reason.message
+                except Exception as error:
+                    log.exception("%s could not prepare", self.party.config.name)
+                    self.waiting_for = f"{type(error).__name__}: {error}"
+                else:
+                    self.waiting_for = None
+                    await self.party.database.flush()
+                    self.ready.set()
+                    return
+                # The failed attempts of a start are not part of anybody's story.
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.6, 2.0)
+
+
+_common = APIRouter()
+
+
+@_common.get("/healthz", tags=["party"], response_model=Health, responses={503: {"model": Health}})
+async def healthz(request: Request) -> Any:
+    """Ready (200) or still starting (503), and what it waits for."""
+    preparation: Preparation = request.app.state.preparation
+    config = preparation.party.config
+    ready = preparation.ready.is_set()
+    health = Health(
+        name=config.name,
+        kind=config.kind,
+        status="ready" if ready else "starting",
+        waiting_for=preparation.waiting_for,
+    )
+    return JSONResponse(health.model_dump(), 200 if ready else 503)
+
+
+@_common.get("/events", tags=["party"], responses={k: REFUSALS[k] for k in (401, 422)})
+async def events(
+    request: Request,
+    _caller: auth.AnyCaller,
+    run: str | None = None,
+    kind: str | None = None,
+    after: str = "",
+    limit: int = 500,
+) -> list[dict[str, Any]]:
+    """This party's part of the event stream, oldest first, at most 1000 at a time.
+
+    ``after`` is the identifier of the last event already seen.
+    """
+    party: Party = request.app.state.party
+    found = await party.database.events(
+        run=run, kind=kind, after=after, limit=max(1, min(limit, 1000))
+    )
+    return [event.as_dict() for event in found]
+
+
+def build_app(
+    party: Party,
+    *,
+    description: str,
+    service: Any,
+    doors: Sequence[APIRouter],
+    prepare: Callable[[], Awaitable[None]],
+    background: Sequence[Callable[[], Awaitable[None]]] = (),
+    stop: Callable[[], Awaitable[None]] | None = None,
+) -> FastAPI:
+    """The application of ``party``: its doors over ``service``, its preparation, its jobs."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        party.open()
+        preparation: Preparation = app.state.preparation
+        tasks = [asyncio.create_task(preparation.run())]
+        tasks += [asyncio.create_task(_after(preparation, job)) for job in background]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            if stop is not None:
+                await stop()
+            await party.close()
+
+    app = FastAPI(
+        title=party.config.title,
+        description=description,
+        version="0.1.0",
+        lifespan=lifespan,
+        exception_handlers=HANDLERS,  # type: ignore[arg-type]
+        separate_input_output_schemas=False,
+    )
+    app.state.party = party
+    app.state.service = service
+    app.state.preparation = Preparation(party, prepare)
+    for door in (*doors, auth.router, _common):
+        app.include_router(door)
+    app.add_middleware(Envelope, party=party)
+    return app
+
+
+async def _after(preparation: Preparation, job: Callable[[], Awaitable[None]]) -> None:
+    await preparation.ready.wait()
+    await job()

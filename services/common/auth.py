@@ -1,0 +1,222 @@
+"""OAuth2 client credentials (RFC 6749 section 4.4), at each party for itself.
+
+A party has a token endpoint of its own and accepts the tokens that it issued:
+a JWT that names client, role and, where the role is tied to one, WMI, provider id
+or operator id. The clients come from the ecosystem file: every party is one, and
+a few more are seeded for people. Token times are ecosystem time.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+from urllib.parse import parse_qs
+
+import jwt
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+
+from .clock import Clock
+from .errors import Refusal
+
+LIFETIME = timedelta(hours=24)
+
+
+@dataclass(frozen=True)
+class Client:
+    """Who may ask for tokens. ``scope_id`` is the WMI, provider id or operator id."""
+
+    id: str
+    secret: str
+    role: str
+    scope_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who makes a call, by its token."""
+
+    client: str
+    role: str
+    scope_id: str | None = None
+
+    @property
+    def is_admin(self) -> bool:
+        return self.role == "admin"
+
+    def must_own(self, scope_id: str, what: str) -> None:
+        """Refuse unless this caller answers for ``scope_id`` (admins answer for all)."""
+        if not self.is_admin and self.scope_id != scope_id:
+            raise Refusal(
+                403,
+                "not_yours",
+                f"{what} belongs to {scope_id}; client {self.client} speaks for "
+                f"{self.scope_id or 'nobody'}",
+            )
+
+
+class TokenBody(BaseModel):
+    """An issued token (RFC 6749 section 5.1)."""
+
+    access_token: str
+    token_type: str = "Bearer"  # noqa: S105
+    expires_in: int
+    scope: str
+
+
+class TokenIssuer:
+    """Issues and checks the tokens of one party."""
+
+    def __init__(self, audience: str, secret: bytes, clients: list[Client], clock: Clock) -> None:
+        self.audience = audience
+        self._secret = secret
+        self._clients = {client.id: client for client in clients}
+        self._clock = clock
+
+    def issue(self, client_id: str, client_secret: str) -> TokenBody:
+        client = self._clients.get(client_id)
+        if client is None or not hmac.compare_digest(
+            client.secret.encode(), client_secret.encode()
+        ):
+            raise Refusal(401, "invalid_client", "no client with this id and secret is known here")
+        now = self._clock.now()
+        claims: dict[str, Any] = {
+            "iss": self.audience,
+            "aud": self.audience,
+            "sub": client.id,
+            "role": client.role,
+            "iat": int(now.timestamp()),
+            "exp": int((now + LIFETIME).timestamp()),
+        }
+        if client.scope_id:
+            claims["scope_id"] = client.scope_id
+        return TokenBody(
+            access_token=jwt.encode(claims, self._secret, "HS256"),
+            expires_in=int(LIFETIME.total_seconds()),
+            scope=client.role,
+        )
+
+    def check(self, token: str) -> Caller:
+        try:
+            claims = jwt.decode(
+                token,
+                self._secret,
+                ["HS256"],
+                audience=self.audience,
+                options={
+                    "require": ["exp", "sub", "aud"],
+                    # Expiry is judged below, by ecosystem time.
+                    "verify_exp": False,
+                    "verify_iat": False,
+                },
+            )
+        except jwt.InvalidTokenError as error:
+            raise Refusal(401, "invalid_token", f"the bearer token is not valid: {error}") from None
+        expires = datetime.fromtimestamp(claims["exp"], UTC)
+        if expires <= self._clock.now():
+            raise Refusal(401, "expired_token", f"the bearer token expired at {expires:%F %T}Z")
+        return Caller(claims["sub"], claims.get("role", ""), claims.get("scope_id"))
+
+
+def allow(*roles: str) -> Callable[[Request], Awaitable[Caller]]:
+    """A dependency that lets these roles through (and ``admin``), none given: anyone known."""
+
+    async def caller(request: Request) -> Caller:
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token.strip():
+            raise Refusal(401, "no_token", "this call needs an Authorization: Bearer header")
+        found: Caller = request.app.state.party.tokens.check(token.strip())
+        if roles and found.role not in roles and not found.is_admin:
+            raise Refusal(
+                403,
+                "wrong_role",
+                f"client {found.client} has role {found.role}; this call is for "
+                f"{', '.join(sorted(roles))} or admin",
+            )
+        return found
+
+    return caller
+
+
+AnyCaller = Annotated[Caller, Depends(allow())]
+AdminCaller = Annotated[Caller, Depends(allow("admin"))]
+
+router = APIRouter(tags=["tokens"])
+
+_TOKEN_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            kind: {
+                "schema": {
+                    "type": "object",
+                    "required": ["grant_type"],
+                    "properties": {
+                        "grant_type": {"type": "string", "enum": ["client_credentials"]},
+                        "client_id": {"type": "string"},
+                        "client_secret": {"type": "string"},
+                        "scope": {"type": "string"},
+                    },
+                },
+                "example": {
+                    "grant_type": "client_credentials",
+                    "client_id": "admin",
+                    "client_secret": "admin-test-secret",
+                },
+            }
+            for kind in ("application/x-www-form-urlencoded", "application/json")
+        },
+    }
+}
+
+
+@router.post("/oauth/token", openapi_extra=_TOKEN_BODY, response_model=TokenBody)
+async def token(request: Request) -> Any:
+    """Exchange client credentials for a bearer token.
+
+    The body is a form or JSON; credentials may come by HTTP Basic instead. Errors have
+    the shape of RFC 6749 section 5.2.
+    """
+    try:
+        fields = await _token_fields(request)
+        if fields.get("grant_type") != "client_credentials":
+            return _oauth_error(400, "unsupported_grant_type", "grant_type: client_credentials")
+        issued = request.app.state.party.tokens.issue(
+            fields.get("client_id", ""), fields.get("client_secret", "")
+        )
+    except Refusal as refusal:
+        return _oauth_error(refusal.status, refusal.code, refusal.message)
+    return JSONResponse(issued.model_dump(), headers={"Cache-Control": "no-store"})
+
+
+def _oauth_error(status: int, code: str, message: str) -> JSONResponse:
+    headers = {"Cache-Control": "no-store"}
+    if status == 401:
+        headers["WWW-Authenticate"] = "Basic"
+    return JSONResponse({"error": code, "error_description": message}, status, headers)
+
+
+async def _token_fields(request: Request) -> dict[str, str]:
+    body = await request.body()
+    try:
+        if request.headers.get("content-type", "").startswith("application/json"):
+            fields = json.loads(body)
+            if not isinstance(fields, dict):
+                raise ValueError("a JSON object is wanted")
+            fields = {str(key): str(value) for key, value in fields.items()}
+        else:
+            fields = {key: values[-1] for key, values in parse_qs(body.decode()).items()}
+        scheme, _, basic = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "basic":
+            client, _, secret = base64.b64decode(basic, validate=True).decode().partition(":")
+            fields |= {"client_id": client, "client_secret": secret}
+    except (ValueError, binascii.Error) as error:
+        raise Refusal(400, "invalid_request", f"the request could not be read: {error}") from None
+    return fields

@@ -1,0 +1,215 @@
+"""How one party calls another: HTTP with a token, a hop in the event stream.
+
+A party that is down or slow is an outcome (:class:`PartyUnreachable`), an error
+answer likewise (:class:`PartyRefused`); neither is a traceback.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from .errors import PartyRefused, PartyUnreachable
+from .events import HOP_HEADER, RUN_HEADER, Event, current_unit, new_id
+
+if TYPE_CHECKING:
+    from services.ecosystem import PartyConfig
+
+    from .party import Party
+
+# Bounded so that one slow party cannot hold every connection of its callers.
+LIMITS = httpx.Limits(max_connections=200, max_keepalive_connections=50)
+DEFAULT_TIMEOUT = 10.0
+MAX_ANSWER = 8 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A successful answer."""
+
+    status: int
+    content: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.content) if self.content else None
+
+
+class Http:
+    """A party's HTTP side as a caller."""
+
+    def __init__(self, party: Party) -> None:
+        self._party = party
+        self._client = httpx.AsyncClient(limits=LIMITS, follow_redirects=False, trust_env=False)
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def send(
+        self,
+        receiver: str,
+        method: str,
+        url: str,
+        *,
+        name: str,
+        summary: str = "",
+        body: Any = None,
+        content: bytes | None = None,
+        headers: dict[str, str] | None = None,
+        params: dict[str, str] | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> tuple[int, bytes]:
+        """One HTTP exchange, recorded as a hop; returns status and body.
+
+        Raises PartyUnreachable when nothing, or something that is not HTTP, answers.
+        """
+        unit = current_unit()
+        sent = dict(headers or {})
+        sent[HOP_HEADER] = new_id()
+        if unit.run:
+            sent[RUN_HEADER] = unit.run
+        if body is not None:
+            content = json.dumps(body, separators=(",", ":")).encode()
+            sent["Content-Type"] = "application/json"
+        start = time.monotonic()
+        status, received, trouble = 0, b"", ""
+        try:
+            response = await self._client.request(
+                method, url, content=content, headers=sent, params=params, timeout=timeout
+            )
+            status, received = response.status_code, response.content
+            if len(received) > MAX_ANSWER:
+                raise PartyUnreachable(receiver, url, f"its answer has {len(received)} bytes")
+        except httpx.TimeoutException:
+            trouble = f"no answer within {timeout:g} s"
+            raise PartyUnreachable(receiver, url, trouble, slow=True) from None
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            trouble = str(error) or type(error).__name__
+            raise PartyUnreachable(receiver, url, trouble) from None
+        finally:
+            spent = (time.monotonic() - start) * 1000
+            asked, asked_raw = _readable(content)
+            answered, answered_raw = _readable(received)
+            self._party.recorder.record(
+                Event(
+                    kind="http",
+                    name=name,
+                    sender=self._party.config.name,
+                    receiver=receiver,
+                    summary=summary,
+                    outcome="failed"
+                    if trouble or status >= 500
+                    else "refused"
+                    if status >= 400
+                    else "ok",
+                    data={
+                        "method": method,
+                        "url": url,
+                        "status": status,
+                        "request": asked,
+                        "response": answered,
+                        "error": trouble or None,
+                    },
+                    request=asked_raw,
+                    response=answered_raw,
+                    cost={"bytes": len(content or b"") + len(received)},
+                    milliseconds=round(spent, 2),
+                )
+            )
+        return status, received
+
+
+def _readable(content: bytes | None) -> tuple[Any, bytes | None]:
+    """A body as JSON where it is JSON (so that it can be redacted), else as bytes."""
+    if not content:
+        return None, None
+    try:
+        return json.loads(content), None
+    except (ValueError, RecursionError):
+        return None, content
+
+
+class PartyClient:
+    """Calls one other party by its own API, with a token of that party's."""
+
+    def __init__(self, party: Party, target: PartyConfig) -> None:
+        self._party = party
+        self.target = target
+        self._token: str | None = None
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        name: str | None = None,
+        summary: str = "",
+        body: Any = None,
+        params: dict[str, str] | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> Answer:
+        """Call ``path``; the answer where it is 2xx.
+
+        Raises PartyRefused for any other answer, PartyUnreachable for none.
+        """
+        for attempt in range(2):
+            if self._token is None:
+                self._token = await self._new_token(timeout)
+            status, content = await self._party.http.send(
+                self.target.name,
+                method,
+                self.target.url + path,
+                name=name or f"{method} {path}",
+                summary=summary,
+                body=body,
+                params=params,
+                timeout=timeout,
+                headers={"Authorization": f"Bearer {self._token}"},
+            )
+            if status == 401 and attempt == 0:
+                self._token = None  # expired, or the party was made anew
+                continue
+            break
+        if 200 <= status < 300:
+            return Answer(status, content)
+        raise _refusal(self.target.name, status, content)
+
+    async def _new_token(self, timeout: float) -> str:
+        from services.ecosystem import party_secret
+
+        config = self._party.config
+        status, content = await self._party.http.send(
+            self.target.name,
+            "POST",
+            f"{self.target.url}/oauth/token",
+            name="token",
+            summary=f"{config.title} logs in",
+            body={
+                "grant_type": "client_credentials",
+                "client_id": config.name,
+                "client_secret": party_secret(config.name),
+            },
+            timeout=timeout,
+        )
+        if status != 200:
+            raise _refusal(self.target.name, status, content)
+        try:
+            return str(json.loads(content)["access_token"])
+        except (ValueError, KeyError, TypeError):
+            raise PartyRefused(
+                self.target.name, 502, "no_token", "its token answer has no access_token", None
+            ) from None
+
+
+def _refusal(party: str, status: int, content: bytes) -> PartyRefused:
+    try:
+        body = json.loads(content)
+        return PartyRefused(
+            party, status, str(body["code"]), str(body["message"]), body.get("details")
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return PartyRefused(party, status, "unexpected_answer", f"HTTP status {status}", None)

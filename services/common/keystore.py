@@ -1,0 +1,117 @@
+"""A party's private keys: made here, used here, sealed at rest.
+
+A key is named by a reference and used through a Signer or an Agreement
+(:mod:`pki.keys`); nothing hands out its bytes. At rest it is its PKCS#8 form under
+AES-256-GCM with a secret that is not in the database: a file beside it that only
+its owner may read. The reference is authenticated with it, so that rows cannot be
+swapped.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from sqlalchemy.orm import Session
+
+from pki.edition import Edition
+from pki.keys import SoftwareKey
+
+from .database import Database
+from .events import cost
+
+_NONCE = 12
+
+
+def sealing_secret(path: Path) -> bytes:
+    """The 32 bytes under which keys are sealed; made with owner-only rights if absent."""
+    try:
+        secret = path.read_bytes()
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        secret = os.urandom(32)
+        # Written aside and linked into place, so that of two workers that start at
+        # once one makes the secret and the other one reads it.
+        aside = path.with_name(f"{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
+        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as out:
+            out.write(secret)
+        try:
+            os.link(aside, path)
+        except FileExistsError:
+            secret = path.read_bytes()
+        finally:
+            aside.unlink()
+    if len(secret) != 32:
+        raise ValueError(f"{path}: a sealing secret has 32 bytes, this file has {len(secret)}")
+    return secret
+
+
+class CountedKey:
+    """A key of this party; its use is counted in the unit of work's cost."""
+
+    def __init__(self, key: SoftwareKey, reference: str) -> None:
+        self._key = key
+        self.reference = reference
+        self.public_key = key.public_key
+        self.algorithm = key.algorithm
+
+    def sign(self, data: bytes) -> bytes:
+        cost().signatures += 1
+        return self._key.sign(data)
+
+    def agree(self, peer_public_key: ec.EllipticCurvePublicKey) -> bytes:
+        cost().agreements += 1
+        return self._key.agree(peer_public_key)
+
+
+class KeyStore:
+    """The keys of one party, by reference (``"ca/mo-sub2"``, ``"car/WNV.../provisioning"``)."""
+
+    def __init__(self, database: Database, key_row: Any, secret: bytes) -> None:
+        self._database = database
+        self._row = key_row
+        self._cipher = AESGCM(secret)
+        self._open: dict[str, CountedKey] = {}
+
+    def put(self, session: Session, reference: str, key: SoftwareKey) -> CountedKey:
+        """Seal ``key`` under ``reference`` within a write; replaces what was there."""
+        nonce = os.urandom(_NONCE)
+        sealed = nonce + self._cipher.encrypt(nonce, key.pkcs8(), reference.encode())
+        session.merge(self._row(reference=reference, sealed=sealed))
+        self._open.pop(reference, None)
+        return CountedKey(key, reference)
+
+    async def generate(self, reference: str, edition: Edition) -> CountedKey:
+        """Make a key and keep it."""
+        key = SoftwareKey.generate(edition, reference=reference)
+        return await self._database.write(lambda session: self.put(session, reference, key))
+
+    async def get(self, reference: str) -> CountedKey:
+        """The key under ``reference``; KeyError where there is none."""
+        if reference not in self._open:
+            found = await self._database.read(lambda session: session.get(self._row, reference))
+            if found is None:
+                raise KeyError(reference)
+            self._open[reference] = self._unseal(reference, found.sealed)
+        return self._open[reference]
+
+    async def get_or_generate(self, reference: str, edition: Edition) -> CountedKey:
+        try:
+            return await self.get(reference)
+        except KeyError:
+            return await self.generate(reference, edition)
+
+    def _unseal(self, reference: str, sealed: bytes) -> CountedKey:
+        try:
+            der = self._cipher.decrypt(sealed[:_NONCE], sealed[_NONCE:], reference.encode())
+        except InvalidTag:
+            raise ValueError(
+                f"the key {reference!r} was sealed under another secret than the one in this "
+                "party's secret file"
+            ) from None
+        return CountedKey(SoftwareKey.from_pkcs8(der), reference)

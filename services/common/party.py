@@ -1,0 +1,88 @@
+"""What every party has: a name, a clock, a database, keys, a pen, a way to call others."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import MetaData
+
+from pki.edition import Edition
+from pki.trust import TrustModel
+from services.ecosystem import Ecosystem, PartyConfig
+
+from .auth import TokenIssuer
+from .client import Http, PartyClient
+from .clock import Clock
+from .database import Database
+from .events import Recorder
+from .keystore import KeyStore, sealing_secret
+from .migrations import upgrade
+
+
+@dataclass(frozen=True)
+class Tables:
+    """A party's tables: its metadata, and the two that every party has."""
+
+    metadata: MetaData
+    event_row: Any
+    key_row: Any
+
+
+class Party:
+    """One running party; its service, store and doors are built on this."""
+
+    def __init__(self, ecosystem: Ecosystem, name: str, tables: Tables) -> None:
+        self.ecosystem = ecosystem
+        self.config: PartyConfig = ecosystem.party(name)
+        self.clock = Clock(ecosystem.clock_offset)
+        self.database = Database(self.config.database, tables.metadata, tables.event_row)
+        secret = sealing_secret(self.config.secret_file)
+        self.keys = KeyStore(self.database, tables.key_row, secret)
+        self.recorder = Recorder(name, self.clock)
+        self.tokens = TokenIssuer(
+            name,
+            hmac.digest(secret, b"tokens", hashlib.sha256),
+            ecosystem.all_clients(),
+            self.clock,
+        )
+        self.http = Http(self)
+        self._clients: dict[str, PartyClient] = {}
+
+    @property
+    def edition(self) -> Edition:
+        return self.ecosystem.edition
+
+    @property
+    def trust(self) -> TrustModel:
+        return self.ecosystem.trust_model
+
+    @property
+    def organisation(self) -> str:
+        """What stands as O in this party's certificates: they say that they are tests."""
+        return f"{self.config.organisation} (pnclab test)"
+
+    def strict(self) -> bool:
+        """Whether identifiers must be right to the letter here."""
+        return self.config.policy.get("identifiers", "strict") == "strict"
+
+    def client(self, name: str) -> PartyClient:
+        """A client for the party of this name."""
+        if name not in self._clients:
+            self._clients[name] = PartyClient(self, self.ecosystem.party(name))
+        return self._clients[name]
+
+    def uses(self, kind: str) -> PartyClient:
+        """A client for the party of this kind that this party's entry names."""
+        return self.client(self.config.uses[kind])
+
+    def open(self) -> None:
+        """Bring the database up to date and start writing."""
+        upgrade(self.database, self.config.kind)
+        self.database.open()
+
+    async def close(self) -> None:
+        await self.http.close()
+        self.database.close()

@@ -1,0 +1,1 @@
+"""A charge point operator: chargers, tariffs, sessions, charge detail records."""

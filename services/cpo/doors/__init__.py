@@ -1,0 +1,1 @@
+"""The charge point operator's interfaces."""

@@ -1,0 +1,238 @@
+"""What chargers ask of their operator, and what its owner looks at."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request
+from pydantic import BaseModel, Field, StringConstraints
+
+from services.common.auth import AdminCaller, Caller, allow
+from services.common.certificates import read_chain, unb64
+from services.common.errors import REFUSALS
+from services.common.events import current_unit
+from services.common.money import decimal
+from services.cpo.service import ChargePointOperator
+
+router = APIRouter(
+    tags=["chargers"], responses={k: REFUSALS[k] for k in (400, 401, 403, 404, 422, 502, 504)}
+)
+
+ChargerCaller = Annotated[Caller, Depends(allow("charger"))]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+Wh = Annotated[int, Field(ge=0, le=10**12)]
+
+
+class ChargerCertificateBody(BaseModel):
+    """A charger's certificate request; its CN is the EVSEID."""
+
+    evse_id: Text
+    csr: str = Field(max_length=16_000)
+
+
+class ChainBody(BaseModel):
+    """A certificate and those above it, leaf first."""
+
+    chain: list[str]
+
+
+class InstallationBody(BaseModel):
+    """A car's CertificateInstallationReq as base64 EXI."""
+
+    certificate_installation_req: str = Field(max_length=32_000)
+
+
+class InstallationAnswer(BaseModel):
+    """The CertificateInstallationRes for the car; also a refusal is one."""
+
+    certificate_installation_res: str
+    code: str
+    emaid: str | None
+    reason: str
+
+
+class ContractBody(BaseModel):
+    """What a car showed in PaymentDetailsReq: eMAID and chain, leaf first (base64 DER)."""
+
+    emaid: Text
+    chain: list[str] = Field(min_length=1, max_length=5)
+
+
+class ContractCheckBody(BaseModel):
+    """Whether the contract certificate is good, in the words of each protocol."""
+
+    accepted: bool
+    iso15118_2: str = Field(examples=["FAILED_CertificateRevoked"])
+    ocpp: str = Field(examples=["CertificateRevoked"])
+    reason: str
+    verdict: dict[str, Any]
+
+
+class AuthorizeBody(BaseModel):
+    """Who wants to charge where."""
+
+    emaid: Text
+    evse_id: Text
+
+
+class AuthorizationBody(BaseModel):
+    """The mobility operator's word, in the charger's and in OCPI's."""
+
+    accepted: bool
+    iso15118_2: str
+    ocpi: str
+    reason: str
+    authorization_reference: str | None
+
+
+class StartBody(BaseModel):
+    """A session that begins to charge."""
+
+    evse_id: Text
+    session_id: Annotated[str, StringConstraints(pattern="^[0-9A-Fa-f]{2,16}$")]
+    emaid: Text
+    authorization_reference: Text
+    meter_start_wh: Wh
+
+
+class StopBody(BaseModel):
+    """A session that ended, with the receipts that the car signed (base64 EXI)."""
+
+    meter_stop_wh: Wh
+    receipts: Annotated[
+        list[Annotated[str, StringConstraints(max_length=8000)]], Field(max_length=64)
+    ]
+
+
+class SessionBody(BaseModel):
+    """A charging session."""
+
+    id: str
+    charger: str
+    evse_id: str
+    emaid: str
+    operator: str
+    status: str
+    reason: str
+    energy_wh: int | None
+    total_cost: str | None
+    currency: str
+
+
+def _service(request: Request) -> ChargePointOperator:
+    service: ChargePointOperator = request.app.state.service
+    return service
+
+
+def _session(row: Any) -> SessionBody:
+    return SessionBody(
+        id=row.id,
+        charger=row.charger,
+        evse_id=row.evse_id,
+        emaid=row.emaid,
+        operator=row.operator,
+        status=row.status,
+        reason=row.reason,
+        energy_wh=None if row.meter_stop_wh is None else row.meter_stop_wh - row.meter_start_wh,
+        total_cost=None if row.cost_cents is None else decimal(row.cost_cents),
+        currency=row.tariff["currency"],
+    )
+
+
+@router.post("/charger-certificates", status_code=201)
+async def certify(
+    request: Request, body: ChargerCertificateBody, caller: ChargerCaller
+) -> ChainBody:
+    """A V2G certificate for a charger of this operator."""
+    _service(request).must_be_ours(caller)
+    return ChainBody(chain=await _service(request).certify_charger(body.csr, body.evse_id))
+
+
+@router.post("/installations")
+async def install(
+    request: Request, body: InstallationBody, caller: ChargerCaller
+) -> InstallationAnswer:
+    """Pass a car's CertificateInstallationReq on to the contract pool."""
+    _service(request).must_be_ours(caller)
+    answer = await _service(request).install(
+        unb64(body.certificate_installation_req, "certificate_installation_req")
+    )
+    return InstallationAnswer(**answer)
+
+
+@router.post("/contract-checks")
+async def check(request: Request, body: ContractBody, caller: ChargerCaller) -> ContractCheckBody:
+    """Is this contract certificate good? A refusal is an answer too (status 200)."""
+    _service(request).must_be_ours(caller)
+    found = await _service(request).check_contract(body.emaid, read_chain(body.chain, "chain"))
+    return ContractCheckBody(
+        accepted=found.accepted,
+        iso15118_2=found.iso15118_2,
+        ocpp=found.ocpp,
+        reason=found.reason,
+        verdict=dict(found.verdict),
+    )
+
+
+@router.post("/authorizations")
+async def authorize(
+    request: Request, body: AuthorizeBody, caller: ChargerCaller
+) -> AuthorizationBody:
+    """May this contract charge here under our tariff? Its mobility operator is asked."""
+    _service(request).must_be_ours(caller)
+    said = await _service(request).authorize(body.emaid, body.evse_id)
+    return AuthorizationBody(
+        accepted=said.accepted,
+        iso15118_2=said.iso15118_2,
+        ocpi=said.ocpi,
+        reason=said.reason,
+        authorization_reference=said.reference,
+    )
+
+
+@router.post("/sessions", status_code=201)
+async def start(request: Request, body: StartBody, caller: ChargerCaller) -> SessionBody:
+    """A session begins to charge."""
+    _service(request).must_be_ours(caller)
+    return _session(
+        await _service(request).start(
+            caller.client,
+            body.evse_id,
+            body.session_id,
+            body.emaid,
+            body.authorization_reference,
+            body.meter_start_wh,
+            current_unit().run,
+        )
+    )
+
+
+@router.post("/sessions/{session}/stop")
+async def stop(
+    request: Request, session: str, body: StopBody, caller: ChargerCaller
+) -> SessionBody:
+    """A session ended; its charge detail record goes to the mobility operator."""
+    _service(request).must_be_ours(caller)
+    receipts = [unb64(text, f"receipts[{i}]") for i, text in enumerate(body.receipts)]
+    return _session(
+        await _service(request).stop(session, caller.client, body.meter_stop_wh, receipts)
+    )
+
+
+@router.get("/sessions")
+async def sessions(request: Request, _caller: AdminCaller) -> list[SessionBody]:
+    """All sessions, oldest first."""
+    return [_session(row) for row in await _service(request).sessions()]
+
+
+@router.get("/receivables")
+async def receivables(request: Request, _caller: AdminCaller) -> dict[str, str]:
+    """What each mobility operator owes for settled sessions."""
+    found = await _service(request).receivables()
+    return {operator: decimal(total) for operator, total in found.items()}
+
+
+@router.get("/tariff")
+async def tariff(request: Request) -> dict[str, str]:
+    """What charging costs here. No token is needed."""
+    return _service(request).tariff.as_dict()

@@ -1,0 +1,52 @@
+"""A charge point operator's tables."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import String, select
+from sqlalchemy.orm import Mapped, Session, mapped_column
+from sqlalchemy.types import JSON
+
+from services.common.database import Instant, declarative_base, event_table, key_table
+from services.common.party import Tables
+
+Base = declarative_base()
+
+
+class SessionRow(Base):  # type: ignore[misc,valid-type]
+    """A charging session: ``charging``; ``ended``, its record not yet settled; then the
+    mobility operator's word, ``settled`` or ``disputed``."""
+
+    __tablename__ = "sessions"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    charger: Mapped[str] = mapped_column(String(64))
+    evse_id: Mapped[str] = mapped_column(String(64))
+    session_id: Mapped[str] = mapped_column(String(16))
+    emaid: Mapped[str] = mapped_column(String(15), index=True)
+    operator: Mapped[str] = mapped_column(String(64))
+    authorization: Mapped[str] = mapped_column(String(32))
+    tariff: Mapped[Any] = mapped_column(JSON)
+    meter_start_wh: Mapped[int]
+    meter_stop_wh: Mapped[int | None]
+    receipts: Mapped[Any] = mapped_column(JSON, default=list)
+    cost_cents: Mapped[int | None]
+    status: Mapped[str] = mapped_column(String(16), index=True)
+    reason: Mapped[str] = mapped_column(String(512), default="")
+    started_at: Mapped[datetime] = mapped_column(Instant)
+    ended_at: Mapped[datetime | None] = mapped_column(Instant)
+    run: Mapped[str | None] = mapped_column(String(64))
+
+
+TABLES = Tables(Base.metadata, event_table(Base), key_table(Base))
+
+
+def unsent(session: Session) -> list[SessionRow]:
+    """Sessions that ended and whose record no mobility operator has answered."""
+    return list(
+        session.scalars(
+            select(SessionRow).where(SessionRow.status == "ended").order_by(SessionRow.ended_at)
+        )
+    )

@@ -1,0 +1,25 @@
+"""The provisioning service's application."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from services.common.app import build_app
+from services.common.party import Party
+from services.ecosystem import Ecosystem
+
+from .doors import api
+from .service import ProvisioningService
+from .store import TABLES
+
+
+def create(ecosystem: Ecosystem, name: str) -> FastAPI:
+    party = Party(ecosystem, name, TABLES)
+    service = ProvisioningService(party)
+    return build_app(
+        party,
+        description="Signs contract data with a certificate that cars trust by their V2G root.",
+        service=service,
+        doors=(api.router,),
+        prepare=service.prepare,
+    )

@@ -1,0 +1,82 @@
+"""The provisioning service's own API."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+from pydantic import BaseModel, Field, StringConstraints
+
+from services.common.auth import Caller, allow
+from services.common.certificates import b64, b64_chain, read_chain, unb64
+from services.common.errors import REFUSALS
+from services.cps.service import ContractDataRequest, ProvisioningService
+
+router = APIRouter(tags=["contract data"])
+
+
+class ContractDataBody(BaseModel):
+    """Contract data to sign: chain (certificate, sub-CA 2, sub-CA 1), encrypted key (IV and
+    ciphertext, 48 bytes), ephemeral DH public key (65 bytes); all base64."""
+
+    emaid: Annotated[str, StringConstraints(min_length=1, max_length=64)]
+    pcid: Annotated[str, StringConstraints(min_length=1, max_length=64)]
+    contract_chain: list[str] = Field(min_length=1, max_length=5)
+    encrypted_private_key: str = Field(max_length=1000)
+    dh_public_key: str = Field(max_length=1000)
+
+
+class SignedBody(BaseModel):
+    """Signed contract data: an EXI CertificateInstallationRes with an empty SessionID."""
+
+    emaid: str
+    pcid: str
+    message: str
+    stored: bool = Field(description="Whether the contract pool has it.")
+
+
+class SignerBody(BaseModel):
+    """With what this service signs, leaf first, base64 DER."""
+
+    chain: list[str]
+
+
+def _service(request: Request) -> ProvisioningService:
+    service: ProvisioningService = request.app.state.service
+    return service
+
+
+@router.post(
+    "/contract-data",
+    status_code=201,
+    responses={
+        200: {"description": "It was signed before."},
+        **{k: REFUSALS[k] for k in (400, 401, 403, 404, 409, 422, 502, 504)},
+    },
+)
+async def sign(
+    request: Request,
+    response: Response,
+    body: ContractDataBody,
+    caller: Annotated[Caller, Depends(allow("mo"))],
+) -> SignedBody:
+    """Sign contract data and store it in the contract pool. A mobility operator has its own
+    contracts signed."""
+    row, new = await _service(request).sign(
+        ContractDataRequest(
+            emaid=body.emaid,
+            pcid=body.pcid,
+            contract_chain=read_chain(body.contract_chain, "contract_chain"),
+            encrypted_private_key=unb64(body.encrypted_private_key, "encrypted_private_key"),
+            dh_public_key=unb64(body.dh_public_key, "dh_public_key"),
+        ),
+        caller,
+    )
+    response.status_code = 201 if new else 200
+    return SignedBody(emaid=row.emaid, pcid=row.pcid, message=b64(row.message), stored=row.stored)
+
+
+@router.get("/signer")
+async def signer(request: Request) -> SignerBody:
+    """The chain that vouches for this service's signatures. No token is needed."""
+    return SignerBody(chain=b64_chain(_service(request).chain))

@@ -1,0 +1,511 @@
+"""The ecosystem file: which parties there are and how they find each other.
+
+A party is named in the file and never by "the": who needs a pool asks for the one
+that its own entry names (or the only one there is), a mobility operator is found
+by its provider id, a vehicle maker by its WMI, a charge point operator by its
+operator id. What does not fit together is refused before anything starts.
+"""
+
+from __future__ import annotations
+
+import socket
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from decimal import Decimal, InvalidOperation
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pki.edition import Edition, edition
+from pki.trust import TRUST_MODELS, TrustModel
+
+from .common.auth import Client
+
+KINDS: Mapping[str, str] = {
+    "v2g-root": "V2G root operator: root CA, sub-CAs for CPO and CPS",
+    "rcp": "root certificate pool",
+    "oem": "vehicle maker: own root, provisioning certificates",
+    "pcp": "provisioning certificate pool",
+    "mo": "mobility operator: contracts, accounts, invoices",
+    "cps": "certificate provisioning service: signs contract bundles",
+    "ccp": "contract certificate pool",
+    "cpo": "charge point operator",
+    "charger": "a charger (SECC)",
+    "vehicle": "vehicles (EVCC)",
+}
+
+# Which identifier a kind of party is found by.
+SCOPE_FIELDS: Mapping[str, str] = {"oem": "wmi", "mo": "provider_id", "cpo": "operator_id"}
+
+# Whom a kind of party calls. The entry may name the instance (`pcp = "..."`);
+# where it does not, there must be exactly one.
+USES: Mapping[str, tuple[str, ...]] = {
+    "v2g-root": ("rcp",),
+    "rcp": (),
+    "oem": ("rcp", "pcp"),
+    "pcp": ("rcp",),
+    "mo": ("rcp", "pcp", "cps", "ccp", "v2g-root"),
+    "cps": ("rcp", "pcp", "ccp", "v2g-root"),
+    "ccp": ("rcp", "pcp"),
+    "cpo": ("rcp", "ccp", "v2g-root"),
+    "charger": ("cpo", "rcp"),
+    "vehicle": ("oem", "rcp"),
+}
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A choice that a party's owner has: its values, the first one the default."""
+
+    values: tuple[str, ...]
+    meaning: str
+
+
+POLICIES: Mapping[str, Policy] = {
+    "identifiers": Policy(
+        ("strict", "lenient"),
+        "whether an EMAID's check digit and country and a PCID's form must be right; "
+        "stock identifiers of real stacks are not",
+    ),
+    "oem_revocation": Policy(
+        ("if-available", "require", "ignore"),
+        "whether a vehicle maker's chain must have OCSP answers; many publish no responder",
+    ),
+    "contract_revocation": Policy(
+        ("require", "if-available", "ignore"),
+        "whether a contract chain must have OCSP answers before a car may charge",
+    ),
+    "listed_root": Policy(
+        ("prefer", "require"),
+        "whether a bundle is only delivered when the car lists the provisioning "
+        "service's V2G root in ListOfRootCertificateIDs",
+    ),
+}
+
+POLICIES_OF: Mapping[str, tuple[str, ...]] = {
+    "pcp": ("identifiers", "oem_revocation"),
+    "mo": ("identifiers", "oem_revocation"),
+    "cps": ("identifiers", "contract_revocation"),
+    "ccp": ("identifiers", "oem_revocation", "listed_root"),
+    "oem": ("identifiers",),
+    "cpo": ("identifiers", "contract_revocation"),
+    "charger": ("identifiers",),
+    "vehicle": ("identifiers",),
+}
+
+
+class EcosystemError(ValueError):
+    """The ecosystem file contradicts itself; the message names the entry and the key."""
+
+
+@dataclass(frozen=True)
+class Tariff:
+    """What a charge point operator asks, in ``currency``: decimals, never floats."""
+
+    id: str
+    currency: str
+    per_kwh: Decimal
+    per_session: Decimal
+
+    def as_dict(self) -> dict[str, str]:
+        return {
+            "id": self.id,
+            "currency": self.currency,
+            "per_kwh": str(self.per_kwh),
+            "per_session": str(self.per_session),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Tariff:
+        return cls(
+            str(values["id"]),
+            str(values["currency"]),
+            Decimal(str(values["per_kwh"])),
+            Decimal(str(values["per_session"])),
+        )
+
+
+@dataclass(frozen=True)
+class PartyConfig:
+    """One party's entry."""
+
+    name: str
+    kind: str
+    title: str
+    organisation: str
+    url: str
+    database: str
+    secret_file: Path
+    scope_id: str | None = None
+    uses: Mapping[str, str] = field(default_factory=dict)
+    policy: Mapping[str, str] = field(default_factory=dict)
+    tariff: Tariff | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port to listen on."""
+        parts = urlsplit(self.url)
+        return parts.hostname or "127.0.0.1", parts.port or 80
+
+    @property
+    def cable_address(self) -> tuple[str, int]:
+        """Host and port of a charger's V2GTP listener."""
+        host, _, port = self.options["cable"].rpartition(":")
+        return host, int(port)
+
+
+@dataclass(frozen=True)
+class Ecosystem:
+    """All parties, and what they have in common."""
+
+    name: str
+    edition: Edition
+    trust_model: TrustModel
+    country: str
+    data: Path
+    parties: Mapping[str, PartyConfig]
+    clients: tuple[Client, ...]
+    clock_offset: timedelta = timedelta()
+
+    def party(self, name: str) -> PartyConfig:
+        try:
+            return self.parties[name]
+        except KeyError:
+            raise EcosystemError(
+                f"there is no party {name!r}; there are: {', '.join(self.parties)}"
+            ) from None
+
+    def of_kind(self, kind: str) -> tuple[PartyConfig, ...]:
+        return tuple(party for party in self.parties.values() if party.kind == kind)
+
+    def by_scope(self, kind: str, scope_id: str) -> PartyConfig | None:
+        """The OEM of a WMI, the MO of a provider id, the CPO of an operator id."""
+        for party in self.of_kind(kind):
+            if party.scope_id == scope_id.upper():
+                return party
+        return None
+
+    def all_clients(self) -> list[Client]:
+        """The seeded clients and every party."""
+        return [
+            *self.clients,
+            *(
+                Client(party.name, party_secret(party.name), party.kind, party.scope_id)
+                for party in self.parties.values()
+            ),
+        ]
+
+    def on_free_ports(self) -> Ecosystem:
+        """The same ecosystem on ports of loopback that are free now."""
+        held: list[socket.socket] = []
+
+        def free() -> int:
+            listener = socket.create_server(("127.0.0.1", 0))
+            held.append(listener)
+            return int(listener.getsockname()[1])
+
+        parties = {}
+        for party in self.parties.values():
+            options = dict(party.options)
+            if "cable" in options:
+                options["cable"] = f"127.0.0.1:{free()}"
+            parties[party.name] = replace(party, url=f"http://127.0.0.1:{free()}", options=options)
+        for listener in held:
+            listener.close()
+        return replace(self, parties=parties)
+
+    def with_policies(self, chosen: Mapping[str, str]) -> Ecosystem:
+        """The same ecosystem with policies set at every party that has them."""
+        for name, value in chosen.items():
+            _check_policy("--policy", name, value)
+        parties = {
+            party.name: replace(
+                party,
+                policy=dict(party.policy)
+                | {k: v for k, v in chosen.items() if k in POLICIES_OF.get(party.kind, ())},
+            )
+            for party in self.parties.values()
+        }
+        return replace(self, parties=parties)
+
+
+def party_secret(name: str) -> str:
+    """A party's own client secret: known on purpose, this is a test ecosystem."""
+    return f"{name}-test-secret"
+
+
+def default_text() -> str:
+    """The commented default file."""
+    return files("services").joinpath("default-ecosystem.toml").read_text()
+
+
+def load(path: Path | None = None, *, data: Path | None = None) -> Ecosystem:
+    """Read ``path``, or the default ecosystem; ``data`` overrides where databases lie.
+
+    Raises EcosystemError when the file cannot be read or does not hold together.
+    """
+    where = str(path) if path else "the default ecosystem"
+    try:
+        text = path.read_text() if path else default_text()
+        document = tomllib.loads(text)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise EcosystemError(f"{where}: {error}") from None
+    return from_document(document, where, data=data)
+
+
+def from_document(
+    document: Mapping[str, Any], where: str = "ecosystem", *, data: Path | None = None
+) -> Ecosystem:
+    """Check a parsed ecosystem file and make it one value."""
+    head = _table(document, "ecosystem", where)
+    _known(document, {"ecosystem", "client", "party"}, where)
+    _known(
+        head, {"name", "edition", "trust_model", "country", "data", "clock_offset"}, "[ecosystem]"
+    )
+    trust_name = _text(head, "trust_model", "[ecosystem]", "operator-roots")
+    if trust_name not in TRUST_MODELS:
+        raise EcosystemError(
+            f"[ecosystem] trust_model: {trust_name!r} is none of {', '.join(TRUST_MODELS)}"
+        )
+    try:
+        chosen_edition = edition(_text(head, "edition", "[ecosystem]", "iso15118-2"))
+    except (KeyError, ValueError) as error:
+        raise EcosystemError(f"[ecosystem] edition: {error}") from None
+    folder = data or Path(_text(head, "data", "[ecosystem]", "pnclab-data"))
+
+    parties: dict[str, PartyConfig] = {}
+    for number, entry in enumerate(_tables(document, "party", where), 1):
+        party = _party(entry, number, folder)
+        if party.name in parties:
+            raise EcosystemError(f"[[party]] {number}: the name {party.name!r} is taken")
+        parties[party.name] = party
+    if not parties:
+        raise EcosystemError(f"{where}: there is no [[party]]")
+    clients = tuple(
+        _client(entry, number, parties)
+        for number, entry in enumerate(_tables(document, "client", where), 1)
+    )
+    _check_unique(parties.values())
+    return Ecosystem(
+        name=_text(head, "name", "[ecosystem]", "pnclab"),
+        edition=chosen_edition,
+        trust_model=TRUST_MODELS[trust_name],
+        country=_text(head, "country", "[ecosystem]", "DE"),
+        data=folder,
+        parties={party.name: _resolve(party, parties) for party in parties.values()},
+        clients=clients,
+        clock_offset=timedelta(seconds=float(head.get("clock_offset", 0))),
+    )
+
+
+def to_document(ecosystem: Ecosystem) -> str:
+    """The ecosystem as a TOML text that :func:`load` reads back (to hand to other processes)."""
+    lines = [
+        "[ecosystem]",
+        f"name = {_quoted(ecosystem.name)}",
+        f"edition = {_quoted(ecosystem.edition.name)}",
+        f"trust_model = {_quoted(ecosystem.trust_model.name)}",
+        f"country = {_quoted(ecosystem.country)}",
+        f"data = {_quoted(str(ecosystem.data.absolute()))}",
+        f"clock_offset = {ecosystem.clock_offset.total_seconds()}",
+    ]
+    for client in ecosystem.clients:
+        lines += [
+            "",
+            "[[client]]",
+            f"id = {_quoted(client.id)}",
+            f"secret = {_quoted(client.secret)}",
+        ]
+        lines.append(f"role = {_quoted(client.role)}")
+        if client.scope_id:
+            lines.append(f"scope_id = {_quoted(client.scope_id)}")
+    for party in ecosystem.parties.values():
+        values = {
+            "name": party.name,
+            "kind": party.kind,
+            "title": party.title,
+            "organisation": party.organisation,
+            "url": party.url,
+            "database": party.database,
+            "secret_file": str(party.secret_file),
+        }
+        if party.scope_id:
+            values[SCOPE_FIELDS[party.kind]] = party.scope_id
+        lines += ["", "[[party]]"]
+        lines += [
+            f"{key} = {_quoted(value)}"
+            for key, value in {**values, **party.options, **party.uses}.items()
+        ]
+        for table, content in (
+            ("policy", party.policy),
+            ("tariff", party.tariff.as_dict() if party.tariff else {}),
+        ):
+            if content:
+                lines += ["", f"[party.{table}]"]
+                lines += [f"{key} = {_quoted(value)}" for key, value in content.items()]
+    return "\n".join(lines) + "\n"
+
+
+# ------------------------------------------------------------------ the checks
+
+_COMMON = {"name", "kind", "title", "organisation", "url", "database", "secret_file", "policy"}
+_OPTIONS: Mapping[str, Mapping[str, str | None]] = {
+    # key: default, None where the entry must give it
+    "mo": {"markup_percent": "0", "credit_limit": "500.00"},
+    "charger": {"evse_id": None, "cable": None},
+}
+_LABELLED = {"cpo": {"tariff"}}
+
+
+def _party(entry: Mapping[str, Any], number: int, folder: Path) -> PartyConfig:
+    where = f"[[party]] {number}"
+    name = _text(entry, "name", where)
+    where = f"[[party]] {name}"
+    if not name.replace("-", "").isalnum() or not name.isascii() or len(name) > 60:
+        raise EcosystemError(f"{where} name: letters, digits and hyphens, at most 60")
+    kind = _text(entry, "kind", where)
+    if kind not in KINDS:
+        raise EcosystemError(f"{where} kind: {kind!r} is none of {', '.join(KINDS)}")
+    scope_field = SCOPE_FIELDS.get(kind)
+    known = _COMMON | set(USES[kind]) | set(_OPTIONS.get(kind, {})) | _LABELLED.get(kind, set())
+    _known(entry, known | ({scope_field} if scope_field else set()), where)
+    url = _text(entry, "url", where).rstrip("/")
+    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+        raise EcosystemError(f"{where} url: {url!r} is not an http(s) address")
+    options = {
+        key: _text(entry, key, where, default) for key, default in _OPTIONS.get(kind, {}).items()
+    }
+    if "cable" in options and not options["cable"].rpartition(":")[2].isdigit():
+        raise EcosystemError(f"{where} cable: {options['cable']!r} is not host:port")
+    policy = dict(entry.get("policy", {}))
+    for key, value in policy.items():
+        if key not in POLICIES_OF.get(kind, ()):
+            raise EcosystemError(f"{where} policy.{key}: a {kind} has no such policy")
+        _check_policy(f"{where} policy.", key, value)
+    return PartyConfig(
+        name=name,
+        kind=kind,
+        title=_text(entry, "title", where, name),
+        organisation=_text(entry, "organisation", where, name),
+        url=url,
+        database=_text(entry, "database", where, f"sqlite:///{folder / name}.db"),
+        secret_file=Path(_text(entry, "secret_file", where, str(folder / f"{name}.secret"))),
+        scope_id=_text(entry, scope_field, where).upper() if scope_field else None,
+        uses={key: _text(entry, key, where) for key in USES[kind] if key in entry},
+        policy={key: POLICIES[key].values[0] for key in POLICIES_OF.get(kind, ())} | policy,
+        tariff=_tariff(entry.get("tariff"), where) if kind == "cpo" else None,
+        options=options,
+    )
+
+
+def _resolve(party: PartyConfig, parties: Mapping[str, PartyConfig]) -> PartyConfig:
+    uses = {}
+    for kind in USES[party.kind]:
+        named = party.uses.get(kind)
+        candidates = [other.name for other in parties.values() if other.kind == kind]
+        if named is not None and named not in candidates:
+            raise EcosystemError(
+                f"[[party]] {party.name} {kind}: {named!r} is no {kind}; there are: "
+                f"{', '.join(candidates) or 'none'}"
+            )
+        if named is None and len(candidates) != 1:
+            raise EcosystemError(
+                f"[[party]] {party.name} needs a {kind} and there are {len(candidates)}: "
+                f"name one of {', '.join(candidates) or '(none)'}"
+            )
+        uses[kind] = named or candidates[0]
+    return replace(party, uses=uses)
+
+
+def _check_unique(parties: Any) -> None:
+    seen: dict[tuple[str, str], str] = {}
+    for party in parties:
+        marks = [("url", party.url), ("database", party.database)]
+        if party.scope_id:
+            marks.append((SCOPE_FIELDS[party.kind], party.scope_id))
+        if "cable" in party.options:
+            marks.append(("cable", party.options["cable"]))
+        for mark in marks:
+            if mark in seen:
+                raise EcosystemError(
+                    f"[[party]] {party.name} {mark[0]}: {mark[1]!r} already belongs to {seen[mark]}"
+                )
+            seen[mark] = party.name
+
+
+def _client(entry: Mapping[str, Any], number: int, parties: Mapping[str, Any]) -> Client:
+    where = f"[[client]] {number}"
+    _known(entry, {"id", "secret", "role", "scope_id"}, where)
+    client = Client(
+        _text(entry, "id", where),
+        _text(entry, "secret", where),
+        _text(entry, "role", where),
+        entry.get("scope_id"),
+    )
+    if client.role not in {"admin", *KINDS}:
+        raise EcosystemError(f"{where} role: {client.role!r} is none of admin, {', '.join(KINDS)}")
+    if client.id in parties:
+        raise EcosystemError(f"{where} id: {client.id!r} is the name of a party")
+    return client
+
+
+def _tariff(entry: Any, where: str) -> Tariff:
+    if not isinstance(entry, dict):
+        raise EcosystemError(f"{where} tariff: a charge point operator needs a [party.tariff]")
+    for key in ("id", "currency", "per_kwh", "per_session"):
+        _text(entry, key, f"{where} tariff.")
+    try:
+        tariff = Tariff.from_dict(entry)
+    except InvalidOperation:
+        raise EcosystemError(f"{where} tariff: prices are decimals in quotes") from None
+    if tariff.per_kwh < 0 or tariff.per_session < 0:
+        raise EcosystemError(f"{where} tariff: prices are not negative")
+    return tariff
+
+
+def _check_policy(where: str, name: str, value: str) -> None:
+    if name not in POLICIES:
+        raise EcosystemError(f"{where} {name}: no such policy; there are {', '.join(POLICIES)}")
+    if value not in POLICIES[name].values:
+        raise EcosystemError(
+            f"{where} {name}: {value!r} is none of {', '.join(POLICIES[name].values)}"
+        )
+
+
+def _text(entry: Mapping[str, Any], key: str, where: str, default: str | None = None) -> str:
+    value = entry.get(key, default)
+    if value is None:
+        raise EcosystemError(f"{where} {key}: is missing")
+    if not isinstance(value, str) or not value:
+        raise EcosystemError(f"{where} {key}: text in quotes is wanted, not {value!r}")
+    return value
+
+
+def _table(document: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
+    value = document.get(key)
+    if not isinstance(value, dict):
+        raise EcosystemError(f"{where}: a table [{key}] is missing")
+    return value
+
+
+def _tables(document: Mapping[str, Any], key: str, where: str) -> Sequence[Mapping[str, Any]]:
+    value = document.get(key, [])
+    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
+        raise EcosystemError(f"{where}: [[{key}]] entries are tables")
+    return value
+
+
+def _known(entry: Mapping[str, Any], known: set[str], where: str) -> None:
+    for key in entry:
+        if key not in known:
+            raise EcosystemError(
+                f"{where} {key}: no such key; there are {', '.join(sorted(known))}"
+            )
+
+
+def _quoted(value: str) -> str:
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'

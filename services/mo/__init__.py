@@ -1,0 +1,1 @@
+"""A mobility operator: contracts and their certificates, drivers' accounts, invoices."""

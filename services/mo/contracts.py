@@ -1,0 +1,294 @@
+"""Contracts: from the driver's signature to a bundle that only one car can open.
+
+Issuing a contract spans four parties. Each step is written down before the next one is
+asked for, so that what a crash leaves behind is either completed at the next start or
+stands as pending:
+
+``pending`` (ordered) -> ``certified`` (certificate and encrypted key, in one transaction)
+-> ``active`` (signed by the provisioning service and stored in the contract pool).
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from datetime import datetime
+
+from cryptography import x509
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from pki.contract_key import encrypt_contract_key
+from pki.identifiers import EMAID, PCID, IdentifierError
+from pki.keys import SoftwareKey
+from pki.names import Subject
+from pki.profiles import Role
+from services.ca.service import CertificateAuthority, role_domain
+from services.common.certificates import (
+    b64,
+    b64_chain,
+    fingerprint,
+    from_pem,
+    pem,
+    public_key,
+    read_certificate,
+    read_chain,
+)
+from services.common.errors import PartyRefused, Refusal
+from services.common.events import Event, cost
+from services.common.judging import Judge
+from services.common.party import Party
+
+from .store import ContractRow, DriverRow, unfinished
+
+_LETTERS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+class Contracts:
+    def __init__(self, party: Party, ca: CertificateAuthority) -> None:
+        self.party = party
+        self.ca = ca
+        self.judge = Judge(party)
+
+    async def resume(self) -> None:
+        """Complete what was left half way."""
+        for row in await self.party.database.read(unfinished):
+            if row.status in ("pending", "certified"):
+                await self._complete(row)
+            else:
+                await self._leave_pool(row)
+
+    async def sign(
+        self, driver: str, pcid_text: str, emaid_text: str | None, ends: datetime | None
+    ) -> tuple[ContractRow, bool]:
+        """A new contract of ``driver`` for the car ``pcid_text``; and whether it is new.
+
+        Asked again with the same EMAID, PCID and driver, it is the contract there is.
+        """
+        emaid = self.emaid(emaid_text) if emaid_text else self._new_emaid()
+        try:
+            pcid = PCID.parse(pcid_text, strict=self.party.strict())
+        except IdentifierError as error:
+            raise Refusal(422, "not_a_pcid", f"pcid: {error}") from None
+        now = self.party.clock.now()
+        if ends is not None and ends <= now:
+            raise Refusal(
+                422, "ends_in_the_past", f"ends: {ends.isoformat()} is past, now is {now:%F %T}Z"
+            )
+        # The car must exist before anything is written down.
+        await self._provisioning(pcid)
+
+        def order(session: Session) -> tuple[ContractRow, bool]:
+            if session.get(DriverRow, driver) is None:
+                raise Refusal(404, "unknown_driver", f"driver: there is no driver {driver}")
+            known = session.get(ContractRow, emaid.normal)
+            if known is not None:
+                if (known.pcid, known.driver) == (pcid.normal, driver):
+                    return known, False
+                raise Refusal(
+                    409,
+                    "emaid_taken",
+                    f"emaid: {emaid} is already used for another car or driver",
+                )
+            row = ContractRow(
+                emaid=emaid.normal,
+                wire=emaid.wire,
+                driver=driver,
+                pcid=pcid.normal,
+                edition=self.party.edition.name,
+                status="pending",
+                ends=ends,
+                ordered_at=now,
+            )
+            session.add(row)
+            session.flush()
+            return row, True
+
+        row, new = await self.party.database.write(order)
+        if row.status in ("pending", "certified"):
+            row = await self._complete(row)
+        return row, new
+
+    async def get(self, text: str) -> ContractRow:
+        emaid = self.emaid(text, strict=False)
+        row = await self.party.database.read(lambda session: session.get(ContractRow, emaid.normal))
+        if row is None:
+            raise Refusal(404, "unknown_emaid", f"emaid: there is no contract {emaid}")
+        return row
+
+    async def of_driver(self, driver: str | None) -> list[ContractRow]:
+        query = select(ContractRow).order_by(ContractRow.ordered_at)
+        if driver is not None:
+            query = query.where(ContractRow.driver == driver)
+        return await self.party.database.read(lambda session: list(session.scalars(query)))
+
+    async def revoke(self, text: str, reason: str) -> ContractRow:
+        """Revoke the contract's certificate and take it out of the pool."""
+        row = await self.get(text)
+        if row.fingerprint is not None:
+            await self.ca.revoke(row.fingerprint, reason)
+        return await self._end(row, "revoked")
+
+    async def cancel(self, text: str) -> ContractRow:
+        """End the contract; its certificate stays good, the account does not pay any more."""
+        return await self._end(await self.get(text), "cancelled")
+
+    # ------------------------------------------------------------------ steps
+
+    async def _complete(self, row: ContractRow) -> ContractRow:
+        if row.status == "pending":
+            row = await self._certify(row)
+        chain = from_pem(row.chain)
+        assert row.encrypted_key is not None
+        assert row.dh_public_key is not None
+        await self.party.uses("cps").call(
+            "POST",
+            "/contract-data",
+            name="sign contract data",
+            summary=f"{self.party.config.title} has the contract {row.wire} signed",
+            body={
+                "emaid": row.wire,
+                "pcid": row.pcid,
+                "contract_chain": b64_chain(chain),
+                "encrypted_private_key": b64(row.encrypted_key),
+                "dh_public_key": b64(row.dh_public_key),
+            },
+        )
+        self.party.recorder.record(
+            Event(
+                kind="state",
+                name="contract active",
+                sender=self.party.config.name,
+                receiver=self.party.config.name,
+                summary=f"The contract {row.wire} waits in the pool for the car {row.pcid}",
+                data={"emaid": row.wire, "pcid": row.pcid},
+            )
+        )
+
+        def finish(session: Session) -> ContractRow:
+            found = session.get_one(ContractRow, row.emaid)
+            found.in_pool = True
+            if found.status == "certified":
+                found.status = "active"
+            return found
+
+        return await self.party.database.write(finish)
+
+    async def _certify(self, row: ContractRow) -> ContractRow:
+        recipient = await self._provisioning(PCID.parse(row.pcid, strict=False))
+        edition = self.party.edition
+        contract_key = SoftwareKey.generate(edition, reference=f"contract/{row.emaid}")
+        encrypted = encrypt_contract_key(
+            contract_key,
+            public_key(recipient),
+            edition,
+            ephemeral=SoftwareKey.generate(edition),
+            iv=os.urandom(16),
+        )
+        cost().agreements += 1
+
+        def keep(session: Session, chain: tuple[x509.Certificate, ...]) -> None:
+            found = session.get_one(ContractRow, row.emaid)
+            found.chain = pem(chain)
+            found.fingerprint = fingerprint(chain[0])
+            found.encrypted_key = encrypted.ciphertext
+            found.dh_public_key = encrypted.dh_public_key
+            found.status = "certified"
+
+        await self.ca.issue(
+            Role.CONTRACT,
+            subject=Subject(
+                common_name=row.wire,
+                organization=self.party.organisation,
+                country=self.party.ecosystem.country,
+                domain_components=role_domain(Role.CONTRACT, self.party),
+            ),
+            public_key=contract_key.public_key,
+            request_key=f"emaid:{row.emaid}:{row.edition}",
+            not_after=row.ends,
+            also=keep,
+        )
+        return await self.get(row.wire)
+
+    async def _end(self, row: ContractRow, status: str) -> ContractRow:
+        self.party.recorder.record(
+            Event(
+                kind="state",
+                name=f"contract {status}",
+                sender=self.party.config.name,
+                receiver=self.party.config.name,
+                summary=f"The contract {row.wire} is {status}",
+                data={"emaid": row.wire, "status": status},
+            )
+        )
+
+        def change(session: Session) -> ContractRow:
+            found = session.get_one(ContractRow, row.emaid)
+            # A revoked contract stays revoked.
+            if found.status != "revoked":
+                found.status = status
+            return found
+
+        row = await self.party.database.write(change)
+        return await self._leave_pool(row)
+
+    async def _leave_pool(self, row: ContractRow) -> ContractRow:
+        if not row.in_pool:
+            return row
+        try:
+            await self.party.uses("ccp").call(
+                "DELETE",
+                f"/contracts/{row.emaid}",
+                name="remove contract",
+                summary=f"{self.party.config.title} takes the contract {row.wire} out of the pool",
+            )
+        except PartyRefused as refused:
+            if refused.upstream_status != 404:
+                raise
+
+        def change(session: Session) -> ContractRow:
+            found = session.get_one(ContractRow, row.emaid)
+            found.in_pool = False
+            return found
+
+        return await self.party.database.write(change)
+
+    async def _provisioning(self, pcid: PCID) -> x509.Certificate:
+        """The car's provisioning certificate, from the pool, judged."""
+        answer = await self.party.uses("pcp").call(
+            "GET",
+            f"/provisioning-certificates/{pcid.wire}",
+            name="provisioning certificate",
+            summary=f"{self.party.config.title} asks for the provisioning certificate of {pcid}",
+        )
+        certificate = read_certificate(answer.json["certificate"], "certificate")
+        await self.judge.require(
+            certificate,
+            read_chain(answer.json["issuers"], "issuers"),
+            role=Role.OEM_PROVISIONING,
+            identifier=pcid,
+            policy="oem_revocation",
+            what=f"the provisioning certificate of {pcid}",
+        )
+        return certificate
+
+    def emaid(self, text: str, *, strict: bool | None = None) -> EMAID:
+        """An EMAID of this operator; Refusal 422 says what is wrong with another text."""
+        try:
+            emaid = EMAID.parse(text, strict=self.party.strict() if strict is None else strict)
+        except IdentifierError as error:
+            raise Refusal(422, "not_an_emaid", f"emaid: {error}") from None
+        if emaid.provider_id != self.party.config.scope_id:
+            raise Refusal(
+                422,
+                "foreign_provider",
+                f"emaid: {emaid} is of provider {emaid.provider_id}; this operator is "
+                f"{self.party.config.scope_id}",
+            )
+        return emaid
+
+    def _new_emaid(self) -> EMAID:
+        scope = self.party.config.scope_id
+        assert scope is not None
+        instance = "C" + "".join(secrets.choice(_LETTERS) for _ in range(8))
+        return EMAID.with_check_digit(scope[:2], scope[2:], instance)

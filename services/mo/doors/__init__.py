@@ -1,0 +1,1 @@
+"""The mobility operator's interfaces."""

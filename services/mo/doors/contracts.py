@@ -1,0 +1,160 @@
+"""Drivers and contracts: what a driver's app or a clerk asks of a mobility operator."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Request, Response
+from pydantic import AwareDatetime, BaseModel, Field, StringConstraints
+
+from services.common.auth import AdminCaller
+from services.common.certificates import b64_chain, from_pem
+from services.common.errors import REFUSALS
+from services.common.money import cents, decimal
+from services.mo.accounts import Driver
+from services.mo.service import MobilityOperator
+
+router = APIRouter(
+    tags=["drivers and contracts"],
+    responses={k: REFUSALS[k] for k in (400, 401, 403, 404, 409, 422, 502, 504)},
+)
+
+Identifier = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+
+
+class NewDriverBody(BaseModel):
+    """Who wants to charge, and what is paid in first."""
+
+    name: Annotated[str, StringConstraints(min_length=1, max_length=128)] = Field(
+        examples=["Ada Driver"]
+    )
+    deposit: Decimal = Field(
+        default=Decimal(0), ge=0, le=1_000_000, decimal_places=2, examples=["50.00"]
+    )
+    currency: Annotated[str, StringConstraints(pattern="^[A-Z]{3}$")] = "EUR"
+
+
+class DriverBody(BaseModel):
+    """A driver; ``balance`` below zero is owed."""
+
+    id: str
+    name: str
+    blocked: bool
+    balance: str
+
+
+class NewContractBody(BaseModel):
+    """A contract for one car. Without an EMAID one is made up, with a right check digit."""
+
+    driver: Identifier = Field(examples=["D0123456789"])
+    pcid: Identifier = Field(examples=["WNV1A2B3C4D5E6F7G8"])
+    emaid: Identifier | None = Field(default=None, examples=[None])
+    ends: AwareDatetime | None = Field(default=None, examples=[None])
+
+
+class ContractBody(BaseModel):
+    """A contract; ``chain`` is its certificate, sub-CA 2, sub-CA 1."""
+
+    emaid: str
+    driver: str
+    pcid: str
+    edition: str
+    status: str
+    in_pool: bool
+    fingerprint: str | None
+    chain: list[str]
+
+
+class EndBody(BaseModel):
+    """Why a certificate is revoked (RFC 5280 section 5.3.1)."""
+
+    reason: str = Field(default="cessationOfOperation", examples=["keyCompromise"])
+
+
+class BlockBody(BaseModel):
+    """Whether the account is blocked."""
+
+    blocked: bool
+
+
+def _driver(found: Driver) -> DriverBody:
+    return DriverBody(
+        id=found.id, name=found.name, blocked=found.blocked, balance=decimal(found.balance_cents)
+    )
+
+
+def _contract(row: Any) -> ContractBody:
+    return ContractBody(
+        emaid=row.wire,
+        driver=row.driver,
+        pcid=row.pcid,
+        edition=row.edition,
+        status=row.status,
+        in_pool=row.in_pool,
+        fingerprint=row.fingerprint,
+        chain=b64_chain(from_pem(row.chain)),
+    )
+
+
+def _service(request: Request) -> MobilityOperator:
+    service: MobilityOperator = request.app.state.service
+    return service
+
+
+@router.post("/drivers", status_code=201)
+async def open_account(request: Request, body: NewDriverBody, _caller: AdminCaller) -> DriverBody:
+    """Open a driver's account."""
+    return _driver(
+        await _service(request).accounts.open(body.name, cents(body.deposit), body.currency)
+    )
+
+
+@router.get("/drivers/{driver}")
+async def driver(request: Request, driver: str, _caller: AdminCaller) -> DriverBody:
+    """A driver and the account's balance."""
+    return _driver(await _service(request).accounts.get(driver))
+
+
+@router.put("/drivers/{driver}/blocked")
+async def block(request: Request, driver: str, body: BlockBody, _caller: AdminCaller) -> DriverBody:
+    """Block or unblock a driver's account; certificates are not touched."""
+    return _driver(await _service(request).accounts.set_blocked(driver, body.blocked))
+
+
+@router.post(
+    "/contracts", status_code=201, responses={200: {"description": "It was signed before."}}
+)
+async def sign(
+    request: Request, response: Response, body: NewContractBody, _caller: AdminCaller
+) -> ContractBody:
+    """Sign a contract: certificate, key encrypted for the car, bundle in the contract pool."""
+    row, new = await _service(request).contracts.sign(body.driver, body.pcid, body.emaid, body.ends)
+    response.status_code = 201 if new else 200
+    return _contract(row)
+
+
+@router.get("/contracts")
+async def contracts(
+    request: Request, _caller: AdminCaller, driver: str | None = None
+) -> list[ContractBody]:
+    """All contracts, or one driver's."""
+    return [_contract(row) for row in await _service(request).contracts.of_driver(driver)]
+
+
+@router.get("/contracts/{emaid}")
+async def contract(request: Request, emaid: str, _caller: AdminCaller) -> ContractBody:
+    """One contract; hyphens and check digit do not matter."""
+    return _contract(await _service(request).contracts.get(emaid))
+
+
+@router.post("/contracts/{emaid}/revoke")
+async def revoke(request: Request, emaid: str, body: EndBody, _caller: AdminCaller) -> ContractBody:
+    """Revoke the contract's certificate and take the bundle out of the pool."""
+    return _contract(await _service(request).contracts.revoke(emaid, body.reason))
+
+
+@router.post("/contracts/{emaid}/cancel")
+async def cancel(request: Request, emaid: str, _caller: AdminCaller) -> ContractBody:
+    """End the contract without revoking its certificate."""
+    return _contract(await _service(request).contracts.cancel(emaid))

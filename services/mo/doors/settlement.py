@@ -1,0 +1,182 @@
+"""What charge point operators ask of a mobility operator: may it charge, please pay."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request
+from pydantic import AwareDatetime, BaseModel, Field, StringConstraints
+
+from services.common.auth import AdminCaller, Caller, allow
+from services.common.certificates import unb64
+from services.common.errors import REFUSALS
+from services.common.money import cents, decimal
+from services.ecosystem import Tariff
+from services.mo.service import MobilityOperator
+from services.mo.settlement import ChargeDetailRecord
+
+router = APIRouter(
+    tags=["authorization and settlement"],
+    responses={k: REFUSALS[k] for k in (400, 401, 403, 404, 409, 422)},
+)
+
+CpoCaller = Annotated[Caller, Depends(allow("cpo"))]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+Price = Annotated[Decimal, Field(ge=0, le=10_000, max_digits=12, decimal_places=6)]
+# SQLite keeps integers of 64 bits; no meter of a charger counts so far.
+Wh = Annotated[int, Field(ge=0, le=10**12)]
+
+
+class TariffBody(BaseModel):
+    """What the charge point operator asks."""
+
+    id: Text = Field(examples=["plugpark-standard"])
+    currency: Annotated[str, StringConstraints(pattern="^[A-Z]{3}$")] = Field(examples=["EUR"])
+    per_kwh: Price = Field(examples=["0.49"])
+    per_session: Price = Field(examples=["0.35"])
+
+
+class AuthorizeBody(BaseModel):
+    """Which contract wants to charge where, under which tariff."""
+
+    emaid: Text = Field(examples=["DESUNC12345678X"])
+    evse_id: Text = Field(examples=["DE*PLG*E0001*1"])
+    tariff: TariffBody
+
+
+class DecisionBody(BaseModel):
+    """``allowed`` is ALLOWED, BLOCKED, EXPIRED, NO_CREDIT or NOT_ALLOWED (OCPI's words)."""
+
+    allowed: str
+    code: str
+    reason: str
+    authorization_reference: str | None
+
+
+class CdrBody(BaseModel):
+    """A charge detail record with the receipts that the car signed (base64 of V2G messages)."""
+
+    id: Text
+    authorization_reference: Text
+    emaid: Text
+    evse_id: Text
+    session_id: Annotated[str, StringConstraints(pattern="^[0-9A-Fa-f]{2,16}$")]
+    started_at: AwareDatetime
+    ended_at: AwareDatetime
+    meter_start_wh: Wh
+    meter_stop_wh: Wh
+    currency: Annotated[str, StringConstraints(pattern="^[A-Z]{3}$")]
+    total_cost: Annotated[Decimal, Field(ge=0, le=10**9, decimal_places=2)]
+    receipts: Annotated[
+        list[Annotated[str, StringConstraints(max_length=8000)]], Field(max_length=64)
+    ]
+
+
+class CdrStateBody(BaseModel):
+    """``settled`` (it will be paid) or ``disputed`` (it will not, for this reason)."""
+
+    id: str
+    status: str
+    reason: str
+    total_cost: str
+    currency: str
+
+
+class InvoiceBody(BaseModel):
+    """What a driver pays for one session."""
+
+    number: int
+    driver: str
+    emaid: str
+    cpo: str
+    cdr: str
+    energy_wh: int
+    charging: str
+    service: str
+    total: str
+    currency: str
+    issued_at: str
+
+
+def _service(request: Request) -> MobilityOperator:
+    service: MobilityOperator = request.app.state.service
+    return service
+
+
+@router.post("/authorizations")
+async def authorize(request: Request, body: AuthorizeBody, caller: CpoCaller) -> DecisionBody:
+    """May this contract charge here? A refusal is an answer too (status 200)."""
+    decision = await _service(request).settlement.authorize(
+        body.emaid, body.evse_id, Tariff.from_dict(body.tariff.model_dump()), caller
+    )
+    return DecisionBody(
+        allowed=decision.allowed,
+        code=decision.code,
+        reason=decision.reason,
+        authorization_reference=decision.reference,
+    )
+
+
+@router.post("/cdrs", status_code=201)
+async def receive(request: Request, body: CdrBody, caller: CpoCaller) -> CdrStateBody:
+    """Settle a session. The same record again gets the same answer; a record that does not
+    agree with its receipts or its tariff is kept as disputed."""
+    row = await _service(request).settlement.receive(
+        ChargeDetailRecord(
+            id=body.id,
+            authorization=body.authorization_reference,
+            emaid=body.emaid,
+            evse_id=body.evse_id,
+            session_id=body.session_id,
+            started_at=body.started_at.isoformat(),
+            ended_at=body.ended_at.isoformat(),
+            meter_start_wh=body.meter_start_wh,
+            meter_stop_wh=body.meter_stop_wh,
+            currency=body.currency,
+            cost_cents=cents(body.total_cost),
+            receipts=tuple(unb64(text, f"receipts[{i}]") for i, text in enumerate(body.receipts)),
+        ),
+        body.model_dump(mode="json"),
+        caller,
+    )
+    return _state(row)
+
+
+def _state(row: Any) -> CdrStateBody:
+    return CdrStateBody(
+        id=row.id,
+        status=row.status,
+        reason=row.reason,
+        total_cost=decimal(row.cost_cents),
+        currency=row.currency,
+    )
+
+
+@router.get("/invoices")
+async def invoices(
+    request: Request, _caller: AdminCaller, driver: str | None = None
+) -> list[InvoiceBody]:
+    """All invoices, or one driver's."""
+    return [
+        InvoiceBody(
+            number=row.number,
+            driver=row.driver,
+            emaid=row.emaid,
+            cpo=row.cpo,
+            cdr=row.cdr,
+            energy_wh=row.energy_wh,
+            charging=decimal(row.charging_cents),
+            service=decimal(row.service_cents),
+            total=decimal(row.total_cents),
+            currency=row.currency,
+            issued_at=row.issued_at.isoformat(),
+        )
+        for row in await _service(request).accounts.invoices(driver)
+    ]
+
+
+@router.get("/ledger")
+async def ledger(request: Request, _caller: AdminCaller) -> dict[str, Any]:
+    """The double-entry ledger: every posting, every account; ``total_cents`` is always 0."""
+    return await _service(request).accounts.ledger()

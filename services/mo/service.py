@@ -1,0 +1,41 @@
+"""A mobility operator: its CA, its contracts, its accounts, its settlement."""
+
+from __future__ import annotations
+
+from pki.profiles import Role
+from services.ca.service import CertificateAuthority
+from services.common.certificates import b64, der_of
+from services.common.party import Party
+
+from .accounts import Accounts
+from .contracts import Contracts
+from .settlement import Settlement
+from .store import CA
+
+
+class MobilityOperator:
+    def __init__(self, party: Party) -> None:
+        self.party = party
+        # Under some trust models there is no root of its own.
+        own_root = party.trust.issuer(Role.MO_SUB1) is Role.MO_ROOT
+        roles = (Role.MO_SUB1, Role.MO_SUB2)
+        self.ca = CertificateAuthority(party, CA, (Role.MO_ROOT, *roles) if own_root else roles)
+        self.accounts = Accounts(party)
+        self.contracts = Contracts(party, self.ca)
+        self.settlement = Settlement(party, self.contracts)
+
+    async def prepare(self) -> None:
+        await self.ca.prepare()
+        if Role.MO_ROOT in self.ca.roles:
+            await self.party.uses("rcp").call(
+                "POST",
+                "/roots",
+                name="publish root",
+                summary=f"{self.party.config.title} publishes its root",
+                body={
+                    "type": "MO",
+                    "certificate": b64(der_of(self.ca.authority(Role.MO_ROOT).certificate)),
+                },
+            )
+        await self.contracts.judge.refresh()
+        await self.contracts.resume()

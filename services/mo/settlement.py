@@ -1,0 +1,354 @@
+"""May this contract charge here, and what it costs afterwards.
+
+An authorization is a promise to a charge point operator to pay for one session under the
+tariff that was shown. The charge detail record that follows is paid when it keeps that
+promise: the receipts are signed by the contract's key, they vouch for the first and the
+last meter reading, and the cost is what the tariff makes of the energy. Otherwise it is
+kept as disputed, and nothing is booked.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from services.common.auth import Caller
+from services.common.certificates import from_pem
+from services.common.errors import Refusal
+from services.common.events import Event
+from services.common.money import cents, decimal, price, with_markup
+from services.common.party import Party
+from services.common.receipts import ReceiptError, read_receipt
+from services.ecosystem import Tariff
+
+from .accounts import REVENUE, cpo_account, driver_account
+from .contracts import Contracts
+from .store import (
+    AuthorizationRow,
+    CdrRow,
+    ContractRow,
+    DriverRow,
+    InvoiceRow,
+    account_cents,
+    post,
+)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """An answer to a charge point operator.
+
+    ``allowed`` is OCPI's word (AllowedType), ``code`` says more exactly which rule decided.
+    """
+
+    allowed: str
+    code: str
+    reason: str
+    reference: str | None = None
+
+
+@dataclass(frozen=True)
+class ChargeDetailRecord:
+    """What a charge point operator wants to be paid for."""
+
+    id: str
+    authorization: str
+    emaid: str
+    evse_id: str
+    session_id: str
+    started_at: str
+    ended_at: str
+    meter_start_wh: int
+    meter_stop_wh: int
+    currency: str
+    cost_cents: int
+    receipts: tuple[bytes, ...]
+
+    @property
+    def energy_wh(self) -> int:
+        return self.meter_stop_wh - self.meter_start_wh
+
+
+class Settlement:
+    def __init__(self, party: Party, contracts: Contracts) -> None:
+        self.party = party
+        self.contracts = contracts
+        self.markup = Decimal(party.config.options["markup_percent"])
+        self.credit_cents = cents(Decimal(party.config.options["credit_limit"]))
+
+    async def authorize(self, emaid: str, evse_id: str, tariff: Tariff, caller: Caller) -> Decision:
+        """Whether the contract may charge at ``evse_id`` under ``tariff``."""
+        try:
+            contract = await self.contracts.get(emaid)
+        except Refusal as refusal:
+            return self._decided(
+                emaid, evse_id, Decision("NOT_ALLOWED", "unknown_contract", refusal.message)
+            )
+        decision = await self.party.database.read(lambda session: self._decide(session, contract))
+        if decision.allowed != "ALLOWED":
+            return self._decided(emaid, evse_id, decision)
+        reference = secrets.token_hex(12)
+        decision = self._decided(
+            emaid, evse_id, Decision("ALLOWED", decision.code, decision.reason, reference)
+        )
+        row = AuthorizationRow(
+            reference=reference,
+            emaid=contract.emaid,
+            cpo=caller.client,
+            evse_id=evse_id,
+            tariff=tariff.as_dict(),
+            given_at=self.party.clock.now(),
+        )
+        await self.party.database.write(lambda session: session.add(row))
+        return decision
+
+    def _decide(self, session: Session, contract: ContractRow) -> Decision:
+        driver = session.get_one(DriverRow, contract.driver)
+        balance = -account_cents(session, driver_account(driver.id))
+        if contract.status in ("revoked", "cancelled"):
+            return Decision(
+                "NOT_ALLOWED", f"contract_{contract.status}", f"the contract is {contract.status}"
+            )
+        if contract.status != "active":
+            return Decision(
+                "NOT_ALLOWED", "contract_incomplete", "the contract is not complete yet"
+            )
+        if contract.ends is not None and contract.ends <= self.party.clock.now():
+            return Decision(
+                "EXPIRED", "contract_ended", f"the contract ended at {contract.ends:%F}"
+            )
+        if driver.blocked:
+            return Decision("BLOCKED", "account_blocked", "the driver's account is blocked")
+        if balance <= -self.credit_cents:
+            return Decision("NO_CREDIT", "no_credit", f"the account is at {decimal(balance)}")
+        return Decision("ALLOWED", "ok", "the contract is active and the account is in order")
+
+    def _decided(self, emaid: str, evse_id: str, decision: Decision) -> Decision:
+        self.party.recorder.record(
+            Event(
+                kind="verdict",
+                name="authorization",
+                sender=self.party.config.name,
+                receiver=self.party.config.name,
+                outcome="ok" if decision.allowed == "ALLOWED" else "refused",
+                summary=f"{self.party.config.title}: {decision.allowed}, {decision.reason}",
+                data={
+                    "emaid": emaid,
+                    "evse_id": evse_id,
+                    "allowed": decision.allowed,
+                    "code": decision.code,
+                    "reason": decision.reason,
+                },
+            )
+        )
+        return decision
+
+    # ------------------------------------------------------------------- CDRs
+
+    async def receive(self, cdr: ChargeDetailRecord, record: Any, caller: Caller) -> CdrRow:
+        """Settle or dispute a charge detail record; the same one again changes nothing."""
+        known = await self.party.database.read(
+            lambda session: session.get(CdrRow, (caller.client, cdr.id))
+        )
+        if known is not None:
+            return known
+        authorization = await self.party.database.read(
+            lambda session: session.get(AuthorizationRow, cdr.authorization)
+        )
+        if authorization is None or authorization.cpo != caller.client:
+            raise Refusal(
+                404,
+                "unknown_authorization",
+                f"authorization_reference: {cdr.authorization} was not given to {caller.client}",
+            )
+        settled = await self.party.database.read(
+            lambda session: session.scalars(
+                select(CdrRow).where(CdrRow.authorization == cdr.authorization)
+            ).first()
+        )
+        if settled is not None:
+            raise Refusal(
+                409,
+                "already_settled",
+                f"authorization_reference: {cdr.authorization} is used by CDR {settled.id}",
+            )
+        contract = await self.contracts.get(cdr.emaid)
+        objection = self._objection(cdr, authorization, contract)
+        try:
+            if objection:
+                return await self._dispute(cdr, contract, record, objection, caller)
+            return await self._settle(cdr, contract, record, caller)
+        except IntegrityError:
+            # The same record came in twice at once, and the other one was first.
+            found = await self.party.database.read(
+                lambda session: session.get(CdrRow, (caller.client, cdr.id))
+            )
+            if found is None:
+                raise
+            return found
+
+    def _objection(
+        self, cdr: ChargeDetailRecord, authorization: AuthorizationRow, contract: ContractRow
+    ) -> str:
+        """Why the record is not paid; empty where it is."""
+        tariff = Tariff.from_dict(authorization.tariff)
+        if authorization.emaid != contract.emaid:
+            return f"the authorization is for {authorization.emaid}, the record for {cdr.emaid}"
+        if authorization.evse_id != cdr.evse_id:
+            return f"the authorization is for {authorization.evse_id}, the record for {cdr.evse_id}"
+        if cdr.currency != tariff.currency:
+            return f"the record is in {cdr.currency}, the tariff in {tariff.currency}"
+        if cdr.energy_wh < 0:
+            return f"the meter ran backwards, {cdr.meter_start_wh} to {cdr.meter_stop_wh} Wh"
+        wanted = price(tariff, cdr.energy_wh)
+        if cdr.cost_cents != wanted:
+            return (
+                f"the record asks {decimal(cdr.cost_cents)}, the tariff makes "
+                f"{decimal(wanted)} of {cdr.energy_wh} Wh"
+            )
+        if not cdr.receipts:
+            return "the record has no receipt signed by the contract's key"
+        readings = []
+        for number, receipt in enumerate(cdr.receipts, 1):
+            try:
+                read = read_receipt(receipt, from_pem(contract.chain)[0], self.party.edition)
+            except ReceiptError as error:
+                return f"receipt {number}: {error}"
+            if read.session_id.hex().upper() != cdr.session_id.upper():
+                return (
+                    f"receipt {number} is of session {read.session_id.hex().upper()}, "
+                    f"the record of {cdr.session_id}"
+                )
+            readings.append(read.meter_reading_wh)
+        if (min(readings), max(readings)) != (cdr.meter_start_wh, cdr.meter_stop_wh):
+            return (
+                f"the receipts vouch for {min(readings)} to {max(readings)} Wh, the record "
+                f"says {cdr.meter_start_wh} to {cdr.meter_stop_wh} Wh"
+            )
+        return ""
+
+    async def _settle(
+        self, cdr: ChargeDetailRecord, contract: ContractRow, record: Any, caller: Caller
+    ) -> CdrRow:
+        now = self.party.clock.now()
+        total = with_markup(cdr.cost_cents, self.markup)
+        row = self._row(cdr, contract, record, caller, "settled", "")
+        invoice = InvoiceRow(
+            driver=contract.driver,
+            emaid=contract.wire,
+            cpo=caller.client,
+            cdr=cdr.id,
+            energy_wh=cdr.energy_wh,
+            charging_cents=cdr.cost_cents,
+            service_cents=total - cdr.cost_cents,
+            total_cents=total,
+            currency=cdr.currency,
+            issued_at=now,
+        )
+        self.party.recorder.record(
+            Event(
+                kind="ledger",
+                name="invoice",
+                sender=self.party.config.name,
+                receiver=contract.driver,
+                summary=f"{cdr.energy_wh / 1000:.3f} kWh: the driver pays {decimal(total)}, "
+                f"{caller.client} gets {decimal(cdr.cost_cents)} {cdr.currency}",
+                data={
+                    "driver": contract.driver,
+                    "emaid": contract.wire,
+                    "cpo": caller.client,
+                    "cdr": cdr.id,
+                    "evse_id": cdr.evse_id,
+                    "energy_wh": cdr.energy_wh,
+                    "meter_start_wh": cdr.meter_start_wh,
+                    "meter_stop_wh": cdr.meter_stop_wh,
+                    "charging": decimal(cdr.cost_cents),
+                    "service": decimal(total - cdr.cost_cents),
+                    "total": decimal(total),
+                    "currency": cdr.currency,
+                    "postings": {
+                        driver_account(contract.driver): decimal(total),
+                        cpo_account(caller.client): decimal(-cdr.cost_cents),
+                        REVENUE: decimal(cdr.cost_cents - total),
+                    },
+                },
+                cost={"verifications": len(cdr.receipts)},
+            )
+        )
+
+        def book(session: Session) -> CdrRow:
+            session.add(row)
+            session.flush()
+            session.add(invoice)
+            post(
+                session,
+                f"cdr:{caller.client}:{cdr.id}",
+                now,
+                cdr.currency,
+                {
+                    driver_account(contract.driver): total,
+                    cpo_account(caller.client): -cdr.cost_cents,
+                    REVENUE: cdr.cost_cents - total,
+                },
+                f"{cdr.energy_wh} Wh at {cdr.evse_id}",
+            )
+            return row
+
+        return await self.party.database.write(book)
+
+    async def _dispute(
+        self,
+        cdr: ChargeDetailRecord,
+        contract: ContractRow,
+        record: Any,
+        objection: str,
+        caller: Caller,
+    ) -> CdrRow:
+        row = self._row(cdr, contract, record, caller, "disputed", objection)
+        self.party.recorder.record(
+            Event(
+                kind="verdict",
+                name="charge detail record",
+                sender=self.party.config.name,
+                receiver=caller.client,
+                outcome="refused",
+                summary=f"{self.party.config.title} disputes {cdr.id}: {objection}",
+                data={"cdr": cdr.id, "reason": objection},
+            )
+        )
+
+        def keep(session: Session) -> CdrRow:
+            session.add(row)
+            session.flush()
+            return row
+
+        return await self.party.database.write(keep)
+
+    def _row(
+        self,
+        cdr: ChargeDetailRecord,
+        contract: ContractRow,
+        record: Any,
+        caller: Caller,
+        status: str,
+        reason: str,
+    ) -> CdrRow:
+        return CdrRow(
+            cpo=caller.client,
+            id=cdr.id,
+            authorization=cdr.authorization,
+            emaid=contract.emaid,
+            energy_wh=cdr.energy_wh,
+            cost_cents=cdr.cost_cents,
+            currency=cdr.currency,
+            status=status,
+            reason=reason[:512],
+            record=record,
+            received_at=self.party.clock.now(),
+        )

@@ -1,0 +1,168 @@
+"""A mobility operator's tables: its CA's, drivers, contracts, authorizations, CDRs, the ledger.
+
+The ledger is double-entry: every entry's postings add up to zero. A positive amount is a
+debit (somebody owes us, or we have it), a negative one a credit (we owe, or earned it).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ForeignKey, LargeBinary, String, Text, UniqueConstraint, func, select
+from sqlalchemy.orm import Mapped, Session, mapped_column
+from sqlalchemy.types import JSON
+
+from services.ca.store import ca_tables
+from services.common.database import Instant, declarative_base, event_table, key_table
+from services.common.party import Tables
+
+Base = declarative_base()
+CA = ca_tables(Base)
+
+
+class DriverRow(Base):  # type: ignore[misc,valid-type]
+    """Somebody who pays. What the account holds is the ledger's word."""
+
+    __tablename__ = "drivers"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    name: Mapped[str] = mapped_column(String(128))
+    blocked: Mapped[bool] = mapped_column(default=False)
+    since: Mapped[datetime] = mapped_column(Instant)
+
+
+class ContractRow(Base):  # type: ignore[misc,valid-type]
+    """A contract of one driver for one car.
+
+    ``pending``: ordered; ``certified``: certificate issued, key encrypted for the car;
+    ``active``: signed by the provisioning service and in the pool; ``revoked``, ``cancelled``.
+    """
+
+    __tablename__ = "contracts"
+
+    emaid: Mapped[str] = mapped_column(String(14), primary_key=True)
+    wire: Mapped[str] = mapped_column(String(15))
+    driver: Mapped[str] = mapped_column(ForeignKey("drivers.id"), index=True)
+    pcid: Mapped[str] = mapped_column(String(64), index=True)
+    edition: Mapped[str] = mapped_column(String(32))
+    status: Mapped[str] = mapped_column(String(16), index=True)
+    in_pool: Mapped[bool] = mapped_column(default=False)
+    chain: Mapped[str] = mapped_column(Text, default="")
+    fingerprint: Mapped[str | None] = mapped_column(String(64))
+    # The contract key as only the car can read it; the plain key is not kept [V2G2-823].
+    encrypted_key: Mapped[bytes | None] = mapped_column(LargeBinary)
+    dh_public_key: Mapped[bytes | None] = mapped_column(LargeBinary)
+    # When the contract ends, where that is before its certificate would.
+    ends: Mapped[datetime | None] = mapped_column(Instant)
+    ordered_at: Mapped[datetime] = mapped_column(Instant)
+
+
+class AuthorizationRow(Base):  # type: ignore[misc,valid-type]
+    """A promise to a charge point operator to pay for one session under a tariff."""
+
+    __tablename__ = "authorizations"
+
+    reference: Mapped[str] = mapped_column(String(32), primary_key=True)
+    emaid: Mapped[str] = mapped_column(ForeignKey("contracts.emaid"))
+    cpo: Mapped[str] = mapped_column(String(64))
+    evse_id: Mapped[str] = mapped_column(String(64))
+    tariff: Mapped[Any] = mapped_column(JSON)
+    given_at: Mapped[datetime] = mapped_column(Instant)
+
+
+class CdrRow(Base):  # type: ignore[misc,valid-type]
+    """A charge detail record: ``settled``, or ``disputed`` with the reason."""
+
+    __tablename__ = "cdrs"
+    __table_args__ = (UniqueConstraint("authorization", name="uq_cdrs_authorization"),)
+
+    cpo: Mapped[str] = mapped_column(String(64), primary_key=True)
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    authorization: Mapped[str] = mapped_column(String(32))
+    emaid: Mapped[str] = mapped_column(String(14), index=True)
+    energy_wh: Mapped[int]
+    cost_cents: Mapped[int]
+    currency: Mapped[str] = mapped_column(String(3))
+    status: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str] = mapped_column(String(512), default="")
+    record: Mapped[Any] = mapped_column(JSON)
+    received_at: Mapped[datetime] = mapped_column(Instant)
+
+
+class InvoiceRow(Base):  # type: ignore[misc,valid-type]
+    """What a driver is asked to pay for one session, in cents."""
+
+    __tablename__ = "invoices"
+
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    driver: Mapped[str] = mapped_column(ForeignKey("drivers.id"), index=True)
+    emaid: Mapped[str] = mapped_column(String(14))
+    cpo: Mapped[str] = mapped_column(String(64))
+    cdr: Mapped[str] = mapped_column(String(64))
+    energy_wh: Mapped[int]
+    charging_cents: Mapped[int]
+    service_cents: Mapped[int]
+    total_cents: Mapped[int]
+    currency: Mapped[str] = mapped_column(String(3))
+    issued_at: Mapped[datetime] = mapped_column(Instant)
+
+
+class PostingRow(Base):  # type: ignore[misc,valid-type]
+    """One line of a ledger entry."""
+
+    __tablename__ = "postings"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    entry: Mapped[str] = mapped_column(String(96), index=True)
+    account: Mapped[str] = mapped_column(String(96), index=True)
+    cents: Mapped[int]
+    currency: Mapped[str] = mapped_column(String(3))
+    text: Mapped[str] = mapped_column(String(200))
+    at: Mapped[datetime] = mapped_column(Instant)
+
+
+TABLES = Tables(Base.metadata, event_table(Base), key_table(Base))
+
+
+def post(
+    session: Session, entry: str, at: datetime, currency: str, lines: dict[str, int], text: str
+) -> None:
+    """Write one balanced ledger entry: account -> cents."""
+    if sum(lines.values()) != 0:
+        raise ValueError(f"ledger entry {entry} does not balance: {lines}")
+    session.add_all(
+        PostingRow(entry=entry, account=account, cents=amount, currency=currency, text=text, at=at)
+        for account, amount in lines.items()
+        if amount
+    )
+
+
+def account_cents(session: Session, account: str) -> int:
+    """The sum of an account's postings."""
+    total = session.scalar(
+        select(func.coalesce(func.sum(PostingRow.cents), 0)).where(PostingRow.account == account)
+    )
+    return int(total or 0)
+
+
+def balances(session: Session) -> dict[str, int]:
+    """Every account with the sum of its postings; together they are zero."""
+    rows = session.execute(
+        select(PostingRow.account, func.sum(PostingRow.cents))
+        .group_by(PostingRow.account)
+        .order_by(PostingRow.account)
+    )
+    return {account: int(total) for account, total in rows}
+
+
+def unfinished(session: Session) -> list[ContractRow]:
+    """Contracts that a crash or an unreachable party left half way."""
+    return list(
+        session.scalars(
+            select(ContractRow).where(
+                ContractRow.status.in_(("pending", "certified"))
+                | (ContractRow.status.in_(("revoked", "cancelled")) & ContractRow.in_pool)
+            )
+        )
+    )

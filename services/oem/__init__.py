@@ -1,0 +1,1 @@
+"""A vehicle maker: builds cars, gives each a provisioning certificate, registers it."""

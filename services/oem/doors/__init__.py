@@ -1,0 +1,1 @@
+"""The vehicle maker's interfaces."""

@@ -1,0 +1,64 @@
+"""The vehicle maker's own API."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request, Response
+from pydantic import BaseModel, Field
+
+from services.common.auth import Caller, allow
+from services.common.certificates import unb64
+from services.common.errors import REFUSALS
+from services.oem.service import VehicleMaker, chain_of
+
+router = APIRouter(
+    prefix="/vehicles",
+    tags=["vehicles"],
+    responses={k: REFUSALS[k] for k in (400, 401, 403, 404, 409, 422, 502, 504)},
+)
+
+
+class BuildBody(BaseModel):
+    """A car to build."""
+
+    csr: str = Field(description="PKCS#10 by the car's key, base64 DER.", max_length=16_000)
+    pcid: str | None = Field(default=None, examples=[None], description="The PCID to give it.")
+
+
+class VehicleBody(BaseModel):
+    """A car."""
+
+    pcid: str
+    status: str
+    chain: list[str] = Field(description="Provisioning certificate, sub-CA 2, sub-CA 1.")
+
+
+def _body(row: Any) -> VehicleBody:
+    return VehicleBody(pcid=row.pcid, status=row.status, chain=chain_of(row))
+
+
+def _service(request: Request) -> VehicleMaker:
+    service: VehicleMaker = request.app.state.service
+    return service
+
+
+@router.post("", status_code=201, responses={200: {"description": "It was built before."}})
+async def build(
+    request: Request,
+    response: Response,
+    body: BuildBody,
+    _caller: Annotated[Caller, Depends(allow("vehicle"))],
+) -> VehicleBody:
+    """Build a car: certify its key and register it with the provisioning certificate pool."""
+    row, new = await _service(request).build(unb64(body.csr, "csr"), body.pcid)
+    response.status_code = 201 if new else 200
+    return _body(row)
+
+
+@router.get("/{pcid}")
+async def get(
+    request: Request, pcid: str, _caller: Annotated[Caller, Depends(allow("vehicle", "mo"))]
+) -> VehicleBody:
+    """A car that this maker built."""
+    return _body(await _service(request).get(pcid))

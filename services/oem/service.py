@@ -1,0 +1,165 @@
+"""What a vehicle maker does.
+
+A car's key is made in the car; what comes here is a request signed with it. Building a
+car spans two parties, so the order is written down first (``pending``), then the
+certificate is issued and registered with the pool, then the car is ``registered``; what
+a crash left pending is completed at the next start.
+"""
+
+from __future__ import annotations
+
+import secrets
+
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from pki.identifiers import PCID, IdentifierError
+from pki.issuing import CertificateRequestError, read_certificate_request
+from pki.names import Subject
+from pki.profiles import Role
+from services.ca.service import CertificateAuthority, role_domain
+from services.common.certificates import (
+    b64,
+    b64_chain,
+    der_of,
+    from_pem,
+    pem,
+    public_key_digest,
+    unb64,
+)
+from services.common.errors import Refusal
+from services.common.events import Event
+from services.common.party import Party
+
+from .store import CA, VehicleRow, by_key, pending
+
+# ISO 3780 and VIN practice: no I, O, Q.
+_LETTERS = "0123456789ABCDEFGHJKLMNPRSTUVWXYZ"
+
+
+class VehicleMaker:
+    def __init__(self, party: Party) -> None:
+        self.party = party
+        self.ca = CertificateAuthority(party, CA, (Role.OEM_ROOT, Role.OEM_SUB1, Role.OEM_SUB2))
+
+    async def prepare(self) -> None:
+        await self.ca.prepare()
+        root = self.ca.authority(Role.OEM_ROOT).certificate
+        await self.party.uses("rcp").call(
+            "POST",
+            "/roots",
+            name="publish root",
+            summary=f"{self.party.config.title} publishes its root",
+            body={"type": "OEM", "certificate": b64(der_of(root))},
+        )
+        for row in await self.party.database.read(pending):
+            await self._complete(row)
+
+    async def build(self, csr: bytes, wanted: str | None) -> tuple[VehicleRow, bool]:
+        """Build the car whose key signed ``csr``; returns it and whether it is new.
+
+        ``wanted`` is a PCID that the car should have, else one is made up. The same key
+        asked again gets the same car.
+        """
+        try:
+            request = read_certificate_request(csr)
+        except CertificateRequestError as error:
+            raise Refusal(422, "not_a_request", f"csr: {error}") from None
+        digest = public_key_digest(request.public_key)
+        pcid = self._pcid(wanted) if wanted else None
+
+        def order(session: Session) -> tuple[VehicleRow, bool]:
+            known = by_key(session, digest)
+            if known is not None:
+                if pcid is not None and known.pcid != pcid:
+                    raise Refusal(409, "key_taken", f"csr: this key is already car {known.pcid}")
+                return known, False
+            row = VehicleRow(
+                pcid=pcid or self._new_pcid(),
+                key_digest=digest,
+                csr=b64(request.encoded),
+                status="pending",
+                ordered_at=self.party.clock.now(),
+            )
+            session.add(row)
+            session.flush()
+            return row, True
+
+        try:
+            row, new = await self.party.database.write(order)
+        except IntegrityError:
+            raise Refusal(409, "pcid_taken", f"pcid: {pcid} is another car's") from None
+        if row.status == "pending":
+            row = await self._complete(row)
+        return row, new
+
+    async def get(self, pcid: str) -> VehicleRow:
+        row = await self.party.database.read(lambda session: session.get(VehicleRow, pcid.upper()))
+        if row is None:
+            raise Refusal(404, "unknown_pcid", f"{self.party.config.title} built no car {pcid}")
+        return row
+
+    async def _complete(self, row: VehicleRow) -> VehicleRow:
+        request = read_certificate_request(unb64(row.csr, "csr"))
+        issued = await self.ca.issue(
+            Role.OEM_PROVISIONING,
+            subject=Subject(
+                common_name=row.pcid,
+                organization=self.party.organisation,
+                country=self.party.ecosystem.country,
+                domain_components=role_domain(Role.OEM_PROVISIONING, self.party),
+            ),
+            public_key=request.public_key,
+            request_key=f"pcid:{row.pcid}",
+        )
+        await self.party.uses("pcp").call(
+            "PUT",
+            "/provisioning-certificates",
+            name="register car",
+            summary=f"{self.party.config.title} registers the car {row.pcid}",
+            body={
+                "certificate": b64(der_of(issued.certificate)),
+                "issuers": b64_chain(issued.chain[1:]),
+            },
+        )
+        self.party.recorder.record(
+            Event(
+                kind="state",
+                name="car built",
+                sender=self.party.config.name,
+                receiver=self.party.config.name,
+                summary=f"The car {row.pcid} leaves the factory",
+                data={"pcid": row.pcid},
+            )
+        )
+
+        def finish(session: Session) -> VehicleRow:
+            found = session.get_one(VehicleRow, row.pcid)
+            found.chain, found.status = pem(issued.chain), "registered"
+            return found
+
+        return await self.party.database.write(finish)
+
+    def _pcid(self, text: str) -> str:
+        try:
+            pcid = PCID.parse(text, strict=self.party.strict())
+        except IdentifierError as error:
+            raise Refusal(422, "not_a_pcid", f"pcid: {error}") from None
+        if pcid.wmi != self.party.config.scope_id:
+            raise Refusal(
+                422,
+                "foreign_wmi",
+                f"pcid: {pcid} begins with {pcid.wmi}; this maker's WMI is "
+                f"{self.party.config.scope_id}",
+            )
+        return pcid.normal
+
+    def _new_pcid(self) -> str:
+        return f"{self.party.config.scope_id}" + "".join(
+            secrets.choice(_LETTERS) for _ in range(15)
+        )
+
+
+def chain_of(row: VehicleRow) -> list[str]:
+    """A car's certificates as the API hands them out."""
+    return b64_chain(from_pem(row.chain))

@@ -1,0 +1,1 @@
+"""The provisioning certificate pool: which car has which provisioning certificate."""

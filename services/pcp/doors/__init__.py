@@ -1,0 +1,1 @@
+"""The provisioning certificate pool's interfaces."""

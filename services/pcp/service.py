@@ -1,0 +1,135 @@
+"""What the provisioning certificate pool does: keep what vehicle makers register, once checked.
+
+Checked in this order, and the first that fails is the answer: the PCID's form and
+whose it is, then the chain (dates, signatures, role, root, revocation).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cryptography import x509
+from sqlalchemy.orm import Session
+
+from pki.identifiers import PCID, IdentifierError
+from pki.names import common_name
+from pki.profiles import Role
+from services.common.auth import Caller
+from services.common.certificates import der_of, fingerprint, pem
+from services.common.errors import Refusal
+from services.common.events import Event
+from services.common.judging import Judge
+from services.common.party import Party
+
+from .store import ProvisioningRow
+
+
+class ProvisioningPool:
+    def __init__(self, party: Party) -> None:
+        self.party = party
+        self.judge = Judge(party)
+
+    async def prepare(self) -> None:
+        await self.judge.refresh()
+
+    async def register(
+        self,
+        certificate: x509.Certificate,
+        issuers: Sequence[x509.Certificate],
+        caller: Caller,
+    ) -> tuple[ProvisioningRow, bool]:
+        """Keep a car's certificate; returns the entry and whether it is new.
+
+        The same certificate again changes nothing; another one for the same PCID is
+        refused (409): delete the old one first.
+        """
+        pcid = self.pcid(common_name(certificate.subject), "certificate")
+        caller.must_own(pcid.wmi, f"the car {pcid}")
+        known = await self.find(pcid)
+        mark = fingerprint(certificate)
+        if known is not None and known.fingerprint == mark:
+            return known, False
+        if known is not None:
+            raise _taken(pcid)
+        await self.judge.require(
+            certificate,
+            issuers,
+            role=Role.OEM_PROVISIONING,
+            identifier=pcid,
+            policy="oem_revocation",
+            what=f"the provisioning certificate of {pcid}",
+        )
+        row = ProvisioningRow(
+            pcid=pcid.normal,
+            wmi=pcid.wmi,
+            fingerprint=mark,
+            certificate=der_of(certificate),
+            issuers=pem(issuers),
+            registered_by=caller.client,
+            registered_at=self.party.clock.now(),
+        )
+        self.party.recorder.record(
+            Event(
+                kind="state",
+                name="car registered",
+                sender=caller.client,
+                receiver=self.party.config.name,
+                summary=f"The car {pcid} is registered with its provisioning certificate",
+                data={"pcid": pcid.wire, "fingerprint": mark},
+            )
+        )
+
+        def keep(session: Session) -> tuple[ProvisioningRow, bool]:
+            existing = session.get(ProvisioningRow, pcid.normal)
+            if existing is not None:
+                if existing.fingerprint != mark:
+                    raise _taken(pcid)
+                return existing, False
+            session.add(row)
+            session.flush()
+            return row, True
+
+        return await self.party.database.write(keep)
+
+    async def find(self, pcid: PCID) -> ProvisioningRow | None:
+        return await self.party.database.read(
+            lambda session: session.get(ProvisioningRow, pcid.normal)
+        )
+
+    async def get(self, text: str) -> ProvisioningRow:
+        """The entry of a PCID; Refusal 404 where there is none."""
+        pcid = self.pcid(text, "pcid")
+        row = await self.find(pcid)
+        if row is None:
+            raise Refusal(
+                404, "unknown_pcid", f"no provisioning certificate is registered for PCID {pcid}"
+            )
+        return row
+
+    async def remove(self, text: str, caller: Caller) -> None:
+        row = await self.get(text)
+        caller.must_own(row.wmi, f"the car {row.pcid}")
+
+        def remove(session: Session) -> None:
+            found = session.get(ProvisioningRow, row.pcid)
+            if found is not None:
+                session.delete(found)
+
+        await self.party.database.write(remove)
+
+    def pcid(self, text: str, field: str) -> PCID:
+        try:
+            return PCID.parse(text, strict=self.party.strict())
+        except IdentifierError as error:
+            raise Refusal(
+                422,
+                "not_a_pcid",
+                f"{field}: {error}. This pool's policy identifiers=strict asks for it; "
+                "lenient would let it pass",
+            ) from None
+
+
+def _taken(pcid: PCID) -> Refusal:
+    return Refusal(
+        409, "pcid_taken", f"PCID {pcid} is registered with another certificate; delete it first"
+    )

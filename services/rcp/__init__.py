@@ -1,0 +1,1 @@
+"""The root certificate pool: which roots there are, for whom to decide whom to trust."""

@@ -1,0 +1,111 @@
+"""What the root pool does: keep roots, and hand them out by type."""
+
+from __future__ import annotations
+
+from cryptography import x509
+from sqlalchemy.orm import Session
+
+from pki.names import readable
+from services.common.auth import Caller
+from services.common.certificates import der_of, fingerprint
+from services.common.errors import Refusal
+from services.common.events import Event
+from services.common.party import Party
+
+from .store import RootRow, roots
+
+# Whose root is of which type.
+TYPES = {"V2G": "v2g-root", "OEM": "oem", "MO": "mo"}
+
+
+class RootPool:
+    def __init__(self, party: Party) -> None:
+        self.party = party
+
+    async def prepare(self) -> None:
+        """Nothing: the roots are brought by those whose they are."""
+
+    async def publish(
+        self, root_type: str, certificate: x509.Certificate, caller: Caller
+    ) -> tuple[RootRow, bool]:
+        """Keep a root; the same one again changes nothing. Returns it and whether it is new."""
+        self._must_be_root(root_type, certificate, caller)
+        mark = fingerprint(certificate)
+        known = await self.party.database.read(lambda session: session.get(RootRow, mark))
+        if known is not None:
+            if known.type != root_type:
+                raise Refusal(
+                    409, "other_type", f"this root is already published as a {known.type} root"
+                )
+            return known, False
+        row = RootRow(
+            fingerprint=mark,
+            type=root_type,
+            subject=readable(certificate.subject),
+            certificate=der_of(certificate),
+            valid_from=certificate.not_valid_before_utc,
+            valid_to=certificate.not_valid_after_utc,
+            published_by=caller.client,
+            published_at=self.party.clock.now(),
+        )
+        self.party.recorder.record(
+            Event(
+                kind="state",
+                name="root published",
+                sender=caller.client,
+                receiver=self.party.config.name,
+                summary=f"{row.subject} is now a known {root_type} root",
+                data={"type": root_type, "fingerprint": mark, "subject": row.subject},
+            )
+        )
+
+        def keep(session: Session) -> tuple[RootRow, bool]:
+            # Two may publish the same root at once: the second finds the first one's.
+            existing = session.get(RootRow, mark)
+            if existing is not None:
+                return existing, False
+            session.add(row)
+            session.flush()
+            return row, True
+
+        return await self.party.database.write(keep)
+
+    async def withdraw(self, mark: str) -> None:
+        def remove(session: Session) -> None:
+            row = session.get(RootRow, mark.lower())
+            if row is None:
+                raise Refusal(404, "no_such_root", f"no root {mark} is published")
+            session.delete(row)
+
+        await self.party.database.write(remove)
+
+    async def list(self, root_type: str | None) -> list[RootRow]:
+        return await self.party.database.read(lambda session: roots(session, root_type))
+
+    def _must_be_root(self, root_type: str, certificate: x509.Certificate, caller: Caller) -> None:
+        if root_type not in TYPES:
+            raise Refusal(422, "unknown_type", f"type: {root_type!r} is none of {', '.join(TYPES)}")
+        if caller.role != TYPES[root_type] and not caller.is_admin:
+            raise Refusal(
+                403,
+                "wrong_role",
+                f"a {root_type} root is published by a {TYPES[root_type]}, not by a {caller.role}",
+            )
+        try:
+            certificate.verify_directly_issued_by(certificate)
+            is_ca = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+        except Exception as error:
+            raise Refusal(
+                422,
+                "not_a_root",
+                f"certificate: {readable(certificate.subject)} is no root: it is not signed by "
+                f"its own key, or says nothing about being a CA ({error})",
+            ) from None
+        if not is_ca:
+            raise Refusal(422, "not_a_root", "certificate: basicConstraints says that it is no CA")
+        if certificate.not_valid_after_utc <= self.party.clock.now():
+            raise Refusal(
+                422,
+                "expired",
+                f"certificate: this root expired at {certificate.not_valid_after_utc:%F %T}Z",
+            )

@@ -1,0 +1,27 @@
+"""The V2G root operator's application."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from services.ca.doors import admin, public
+from services.common.app import build_app
+from services.common.party import Party
+from services.ecosystem import Ecosystem
+
+from .doors import api
+from .service import V2GRootOperator
+from .store import TABLES
+
+
+def create(ecosystem: Ecosystem, name: str) -> FastAPI:
+    party = Party(ecosystem, name, TABLES)
+    service = V2GRootOperator(party)
+    return build_app(
+        party,
+        description="The V2G root CA, its sub-CAs for charge point operators and provisioning "
+        "services, and the leaves that they issue.",
+        service=service,
+        doors=(api.router, public.router, admin.router),
+        prepare=service.prepare,
+    )

@@ -1,0 +1,1 @@
+"""The V2G root operator's interfaces."""

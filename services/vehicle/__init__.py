@@ -1,0 +1,1 @@
+"""Vehicles: the EVCC on the cable, keys and contracts in the car, a driver's controls."""

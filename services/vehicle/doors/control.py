@@ -1,0 +1,119 @@
+"""The vehicles' control API: build one, look at it, plug it in."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, Field, StringConstraints
+
+from services.common.auth import AdminCaller
+from services.common.certificates import b64_chain, from_pem
+from services.common.errors import REFUSALS
+from services.vehicle.charging import Outcome
+from services.vehicle.service import Garage
+
+router = APIRouter(
+    prefix="/vehicles",
+    tags=["vehicles"],
+    responses={k: REFUSALS[k] for k in (400, 401, 403, 404, 409, 422, 502, 504)},
+)
+
+Text = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+
+
+class BuildBody(BaseModel):
+    """Which car: whose, and with which PCID; both may be left to the ecosystem."""
+
+    oem: Text | None = Field(default=None, examples=[None])
+    pcid: Text | None = Field(default=None, examples=[None])
+
+
+class InstalledBody(BaseModel):
+    """A contract in a car."""
+
+    emaid: str
+    chain: list[str]
+    installed_at: str
+
+
+class CarBody(BaseModel):
+    """A car; its keys stay in it."""
+
+    pcid: str
+    evccid: str
+    chain: list[str] = Field(description="Provisioning certificate, sub-CA 2, sub-CA 1.")
+    v2g_roots: list[str]
+    contract: InstalledBody | None
+
+
+class ChargeBody(BaseModel):
+    """A visit to a charger."""
+
+    charger: Text = Field(examples=["charger-1"])
+    energy_wh: Annotated[int, Field(ge=0, le=200_000)] = Field(default=8000, examples=[8000])
+    installation: Literal["auto", "always", "never"] = "auto"
+
+
+class OutcomeBody(BaseModel):
+    """How it went: ``charged``, ``refused`` (by whom and why), ``failed`` (nobody answered)."""
+
+    outcome: str = Field(examples=["charged"])
+    stage: str
+    code: str
+    reason: str
+    emaid: str | None
+    installed: bool
+    energy_wh: int
+    stages: list[str]
+
+
+def _service(request: Request) -> Garage:
+    service: Garage = request.app.state.service
+    return service
+
+
+def _car(row: Any, installed: Any) -> CarBody:
+    return CarBody(
+        pcid=row.pcid,
+        evccid=row.evccid,
+        chain=b64_chain(from_pem(row.chain)),
+        v2g_roots=b64_chain(from_pem(row.v2g_roots)),
+        contract=InstalledBody(
+            emaid=installed.emaid,
+            chain=b64_chain(from_pem(installed.chain)),
+            installed_at=installed.installed_at.isoformat(),
+        )
+        if installed
+        else None,
+    )
+
+
+@router.post("", status_code=201)
+async def build(request: Request, body: BuildBody, _caller: AdminCaller) -> CarBody:
+    """Build a car: key in the car, provisioning certificate from its maker."""
+    return _car(await _service(request).build(body.oem, body.pcid), None)
+
+
+@router.get("")
+async def cars(request: Request, _caller: AdminCaller) -> list[str]:
+    """The PCIDs of all cars, oldest first."""
+    return [row.pcid for row in await _service(request).list()]
+
+
+@router.get("/{pcid}")
+async def car(request: Request, pcid: str, _caller: AdminCaller) -> CarBody:
+    """A car and the contract in it."""
+    return _car(*await _service(request).get(pcid))
+
+
+@router.post("/{pcid}/charge")
+async def charge(
+    request: Request, pcid: str, body: ChargeBody, _caller: AdminCaller
+) -> OutcomeBody:
+    """Plug a car in at a charger. ``installation``: ``auto`` installs a contract when the car
+    has none, ``always`` asks for one, ``never`` does not. A refusal is an answer (status 200)."""
+    outcome: Outcome = await _service(request).charge(
+        pcid, body.charger, body.energy_wh, body.installation
+    )
+    return OutcomeBody(**vars(outcome))

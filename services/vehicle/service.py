@@ -1,0 +1,205 @@
+"""The cars of one garage: built by a maker, each with keys that never leave it."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+
+from cryptography import x509
+from sqlalchemy.orm import Session
+
+from pki.issuing import certificate_request
+from pki.keys import SoftwareKey
+from pki.names import Subject
+from services.common.certificates import b64, from_pem, pem, read_certificate, read_chain
+from services.common.errors import Refusal
+from services.common.events import Event
+from services.common.keystore import CountedKey
+from services.common.party import Party
+from services.ecosystem import EcosystemError
+
+from .cable import Cable, CableError
+from .charging import Contract, EvccSession, Outcome
+from .store import CarRow, InstalledRow, cars, contract_in_use
+
+INSTALLATION = ("auto", "always", "never")
+
+
+@dataclass(frozen=True)
+class Car:
+    """A car with its key at hand."""
+
+    pcid: str
+    evccid: str
+    chain: tuple[x509.Certificate, ...]
+    v2g_roots: tuple[x509.Certificate, ...]
+    key: CountedKey
+    contract: Contract | None
+
+
+class Garage:
+    def __init__(self, party: Party) -> None:
+        self.party = party
+
+    async def prepare(self) -> None:
+        """Nothing: cars are built when somebody orders one."""
+
+    async def build(self, oem: str | None, pcid: str | None) -> CarRow:
+        """A new car: its key is made in it, its maker certifies it, the V2G roots of the day
+        are put into it."""
+        party = self.party
+        maker = party.client(self._oem(oem))
+        key = SoftwareKey.generate(party.edition)
+        answer = await maker.call(
+            "POST",
+            "/vehicles",
+            name="build car",
+            summary=f"A new car asks {maker.target.title} for its provisioning certificate",
+            body={
+                "csr": b64(certificate_request(Subject(common_name=pcid or "new car"), key)),
+                "pcid": pcid,
+            },
+        )
+        roots = await party.uses("rcp").call(
+            "GET",
+            "/roots",
+            name="roots",
+            summary="The factory puts the V2G roots into the car",
+            params={"type": "V2G"},
+        )
+        row = CarRow(
+            pcid=answer.json["pcid"],
+            evccid=f"02{secrets.token_hex(5).upper()}",
+            chain=pem(read_chain(answer.json["chain"], "chain")),
+            v2g_roots=pem(
+                read_certificate(root["certificate"], "certificate") for root in roots.json
+            ),
+            built_at=party.clock.now(),
+        )
+
+        def keep(session: Session) -> CarRow:
+            session.add(row)
+            party.keys.put(session, _provisioning_key(row.pcid), key)
+            session.flush()
+            return row
+
+        return await party.database.write(keep)
+
+    async def list(self) -> list[CarRow]:
+        return await self.party.database.read(cars)
+
+    async def get(self, pcid: str) -> tuple[CarRow, InstalledRow | None]:
+        """A car and the contract in use; Refusal 404 where there is no such car."""
+
+        def query(session: Session) -> tuple[CarRow | None, InstalledRow | None]:
+            return session.get(CarRow, pcid), contract_in_use(session, pcid)
+
+        row, contract = await self.party.database.read(query)
+        if row is None:
+            raise Refusal(404, "unknown_pcid", f"no car {pcid} is in this garage")
+        return row, contract
+
+    async def charge(self, pcid: str, charger: str, energy_wh: int, installation: str) -> Outcome:
+        """Plug the car in and charge; how it went is the answer, also when it was refused."""
+        car = await self._car(pcid)
+        try:
+            target = self.party.ecosystem.party(charger)
+        except EcosystemError as error:
+            raise Refusal(422, "unknown_charger", f"charger: {error}") from None
+        if target.kind != "charger":
+            raise Refusal(422, "not_a_charger", f"charger: {charger} is a {target.kind}")
+        outlet = await self.party.client(charger).call(
+            "POST",
+            "/plugs",
+            name="plug in",
+            summary=f"The car {pcid} is plugged in",
+            body={"evccid": car.evccid},
+        )
+        try:
+            return await self._session(
+                car,
+                outlet.json["cable"],
+                energy_wh,
+                install=installation == "always"
+                or (installation == "auto" and car.contract is None),
+            )
+        finally:
+            await self.party.client(charger).call(
+                "DELETE",
+                f"/plugs/{car.evccid}",
+                name="unplug",
+                summary=f"The car {pcid} is unplugged",
+            )
+
+    async def _session(self, car: Car, address: str, energy_wh: int, *, install: bool) -> Outcome:
+        try:
+            cable = await Cable.plug_in(address)
+        except CableError as broken:
+            return Outcome("failed", broken.stage, "", broken.reason)
+        try:
+            return await EvccSession(self, car, cable, energy_wh).run(install=install)
+        finally:
+            await cable.unplug()
+
+    async def keep_contract(
+        self, car: Car, emaid: str, chain: tuple[x509.Certificate, ...], key: SoftwareKey
+    ) -> Contract:
+        """Store a contract that passed the car's checks."""
+        reference = f"car/{car.pcid}/contract/{secrets.token_hex(8)}"
+        self.party.recorder.record(
+            Event(
+                kind="state",
+                name="contract installed",
+                sender=self.party.config.name,
+                receiver=self.party.config.name,
+                summary=f"The car {car.pcid} stores the contract {emaid} and its key",
+                data={"pcid": car.pcid, "emaid": emaid},
+            )
+        )
+
+        def keep(session: Session) -> CountedKey:
+            session.add(
+                InstalledRow(
+                    pcid=car.pcid,
+                    emaid=emaid,
+                    chain=pem(chain),
+                    key_reference=reference,
+                    installed_at=self.party.clock.now(),
+                )
+            )
+            return self.party.keys.put(session, reference, key)
+
+        return Contract(emaid, chain, await self.party.database.write(keep))
+
+    async def _car(self, pcid: str) -> Car:
+        row, installed = await self.get(pcid)
+        contract = None
+        if installed is not None:
+            contract = Contract(
+                installed.emaid,
+                from_pem(installed.chain),
+                await self.party.keys.get(installed.key_reference),
+            )
+        return Car(
+            row.pcid,
+            row.evccid,
+            from_pem(row.chain),
+            from_pem(row.v2g_roots),
+            await self.party.keys.get(_provisioning_key(row.pcid)),
+            contract,
+        )
+
+    def _oem(self, name: str | None) -> str:
+        if name is None:
+            return self.party.config.uses["oem"]
+        try:
+            maker = self.party.ecosystem.party(name)
+        except EcosystemError as error:
+            raise Refusal(422, "unknown_oem", f"oem: {error}") from None
+        if maker.kind != "oem":
+            raise Refusal(422, "not_an_oem", f"oem: {name} is a {maker.kind}")
+        return name
+
+
+def _provisioning_key(pcid: str) -> str:
+    return f"car/{pcid}/provisioning"
