@@ -51,9 +51,9 @@ def _message(body: iso2.BodyBase, *signed_ids: str) -> iso2.V2G_Message:
 def _chain(id: str | None) -> iso2.CertificateChain:
     """A leaf and two sub-CAs of the size that certificates of the field have."""
     return iso2.CertificateChain(
-        Certificate=bytes(range(256)) * 2 + bytes(118),
+        Certificate=bytes(range(256)) * 2 + bytes(48),
         SubCertificates=iso2.SubCertificates(
-            Certificate=(bytes(range(256)) * 2 + bytes(80), bytes(range(256)) * 2 + bytes(75))
+            Certificate=(bytes(range(256)) * 2 + bytes(32), bytes(range(256)) * 2 + bytes(28))
         ),
         Id=id,
     )

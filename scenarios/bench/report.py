@@ -96,6 +96,7 @@ def as_json(measured: Sequence[Measurement]) -> dict[str, Any]:
     return {
         "machine": {
             "cpus": os.cpu_count(),
+            "load": os.getloadavg(),
             "system": platform.platform(),
             "python": platform.python_version(),
             "cryptography": cryptography.__version__,

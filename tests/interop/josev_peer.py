@@ -514,8 +514,11 @@ def create_certificates(directory, password="12345"):
 
 
 @operation
-def bench(schema, exi, rounds=50, warm_up=20):
-    """Median milliseconds of Josev's `from_exi` and `to_exi` for one message, warm."""
+def bench(schema, exi, rounds=50, warm_up=100):
+    """Median milliseconds of Josev's `from_exi` and `to_exi` for one message.
+
+    The JVM compiles what it runs often, so the first calls are several times slower.
+    """
     data = bytes.fromhex(exi)
     message = _from_exi(schema, data)
 
