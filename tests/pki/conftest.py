@@ -39,6 +39,7 @@ class World:
     now: datetime = NOW
     authorities: dict[Role, Authority] = field(default_factory=dict)
     count: int = 0
+    kept: list[bytes] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         for role in hierarchy(self.model, ISO2):
