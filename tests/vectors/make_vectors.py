@@ -10,9 +10,10 @@ grammar that the same jar derives from the schemas that lie beside it. Where the
 compiled grammar is wrong: the schema's bytes become the vector, and the compiled grammar's bytes
 a vector of their own with `nonconformant` and the reason, which a decoder must refuse.
 
-An empty value has two codings: empty characters, as codecs make that work on values, and no
-content at all by way of the escape, as EXIficient makes of XML text, in which both look alike.
-The first is the vector; the second stands beside it as an `alternative`.
+An empty value has two codings: no content at all, which ends the element by way of the escape (so
+Canonical EXI wants it, and so EXIficient makes it of XML text), and characters of length zero, as
+codecs may make that work on values. The first is the vector; the second stands beside it as an
+`alternative`, where EXIficient can be brought to make it.
 
 How the shapes are chosen: EXI codes *which* element comes next in as few bits as the schema
 allows, so every path through every sequence counts. `variants` walks them for a sequence with
@@ -54,8 +55,8 @@ WHAT = (
     "schema: sap | iso2 | xmldsig. fragment: coded with the schema's fragment grammar, as signed "
     "elements are. nonconformant: bytes that the codec's compiled grammar makes against the "
     "schema, or of values that the schema forbids; the reason is the value, and a codec must "
-    "refuse them. alternative: another coding of the same, which a codec reads or refuses by its "
-    "reason, but does not make. xml is compared up to prefixes and white space between elements."
+    "refuse them. alternative: another coding of the same value, which a codec reads, but does "
+    "not make. xml is compared up to prefixes and white space between elements."
 )
 ORIGIN = (
     "XML written in tests/vectors/make_vectors.py, encoded by EXIficient in EXICodec.jar of PyPI "
@@ -1607,9 +1608,9 @@ COMPILED_GRAMMAR = (
     "still codes as if one more could follow"
 )
 
-ESCAPED_EMPTY = (
-    "an empty value, coded as no content through the escape of the non-strict grammar: so an "
-    "encoder does that reads XML text, where the two are the same"
+EMPTY_TEXT = (
+    "an empty value coded as characters of length zero; Canonical EXI 4.3.2 wants no characters, "
+    "and so the end of the element through the escape of the non-strict grammar"
 )
 
 
@@ -1644,17 +1645,16 @@ def make(josev: JosevPeer) -> dict[str, object]:
             exi = josev.encode(plain, schema, fragment, "xsd")
             if canonical(josev.decode(exi, schema, fragment, "xsd")) != canonical(plain):
                 raise AssertionError(f"{name}: decoded differently from what was encoded")
+            add(name, xml, exi)
             if EMPTY in xml:
-                add(f"{name}_escaped", xml, exi, alternative=ESCAPED_EMPTY)
-                # Whether it codes empty characters as such depends on how its grammar knows the
-                # type; for some types neither grammar does, and only the alternative is there.
+                # Whether its body encoder takes empty characters depends on how its grammar knows
+                # the type; for some types neither grammar does, and there is no alternative.
                 for grammar in ("xsd", "jar"):
-                    by_events = josev.encode(xml, schema, fragment, grammar, EMPTY)
-                    if by_events != exi:
-                        add(name, xml, by_events)
+                    with_characters = josev.encode(xml, schema, fragment, grammar, EMPTY)
+                    if with_characters != exi:
+                        add(f"{name}_characters", xml, with_characters, alternative=EMPTY_TEXT)
                         break
                 continue
-            add(name, xml, exi)
             compiled = josev.encode(xml, schema, fragment, "jar")
             if compiled != exi:
                 add(f"{name}_compiled", xml, compiled, nonconformant=COMPILED_GRAMMAR)
