@@ -59,6 +59,7 @@ def to_xml(
     else:
         root = _named(compiled.fragments, schema, name)
     try:
+        _no_abstract(root)
         if len(root.types) == 1:
             tree = plain(compiled, root.types[0], value)
         else:
@@ -80,8 +81,7 @@ def from_xml(schema: Schema, text: str, *, fragment: bool = False) -> tuple[str,
         what = "element" if fragment else "global element"
         raise EXIError("unknown", f"{schema.name} has no {what} {clark(node.uri, node.name)}")
     try:
-        if root.abstract:
-            raise EXIError("abstract", f"{root.name} is abstract")
+        _no_abstract(root)
         if len(root.types) == 1:
             value = typed(compiled, root.types[0], node.value)
         else:
@@ -96,6 +96,11 @@ def message_name(value: ComplexType) -> str:
     inside = getattr(getattr(value, "Body", None), "BodyElement", None)
     cls = type(value if inside is None else inside)
     return cls.global_element.name if cls.global_element is not None else cls.__name__
+
+
+def _no_abstract(root: Root) -> None:
+    if root.abstract:
+        raise EXIError("abstract", f"{root.name} is abstract")
 
 
 def _find(roots: Mapping[QName, Root], name: str) -> list[Root]:

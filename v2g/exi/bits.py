@@ -130,6 +130,8 @@ class BitReader:
         or compared message that may be spelled in 128 ways is none.
         """
         left = self.end - self.pos
+        if left < 0:
+            raise self.fail("truncated", f"the input ends {-left} bits too early", bit=self.end)
         if left >= 8:
             raise self.fail("trailing", f"{left >> 3} bytes follow the end of the message")
         if left and self.bits(left):

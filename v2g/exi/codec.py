@@ -561,11 +561,11 @@ class Encoder(BitWriter):
                     production.type.encode(self, item)
                 elif kind == TEXT:
                     (production.type or STRING).encode(self, item)
-                elif kind == ANY:
-                    self._qname((item.uri, item.name))
-                    self._open_element(item, depth + 1)
             except EXIError as error:
-                raise error.within(production.step(item)) from None
+                raise error.within(production.step()) from None
+            if kind == ANY:
+                self._qname((item.uri, item.name))
+                self._open_element(item, depth + 1)
 
     def _empty(self, type_: SimpleType, value: Any) -> None:
         """The end of an element without text, behind the escape."""
@@ -607,11 +607,14 @@ class Encoder(BitWriter):
             self.bits(number, (len(names.entries) - 1).bit_length())
 
     def _open_element(self, node: Node, depth: int) -> None:
-        type_ = known(self._grammars, node.uri, node.name)
-        if type_ is None:
-            self._untyped((node.uri, node.name), node.value, depth)
-        else:
-            self._value(type_, node.value, depth)
+        try:
+            type_ = known(self._grammars, node.uri, node.name)
+            if type_ is None:
+                self._untyped((node.uri, node.name), node.value, depth)
+            else:
+                self._value(type_, node.value, depth)
+        except EXIError as error:
+            raise error.within(node.name) from None
 
     def _untyped(self, qname: QName, value: Any, depth: int) -> None:
         """The inside of an element by the built-in grammar (EXI 8.4.3)."""
@@ -638,10 +641,7 @@ class Encoder(BitWriter):
                 STRING.encode(self, item)
             elif isinstance(item, Node):
                 self._event(rules, spelled, ELEMENT, (item.uri, item.name))
-                try:
-                    self._open_element(item, depth + 1)
-                except EXIError as error:
-                    raise error.within(item.name) from None
+                self._open_element(item, depth + 1)
             else:
                 raise EXIError("type", f"a value of type {type(item).__name__}, not a str or Node")
             rules, spelled = grammar.content, _SPELLED_CONTENT

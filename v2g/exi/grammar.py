@@ -25,7 +25,6 @@ from v2g.exi.schema import (
     Field,
     GlobalElement,
     Group,
-    Node,
     Schema,
     Term,
     Wildcard,
@@ -243,13 +242,13 @@ class Production:
             raise EXIError("abstract", f"{self.name} is abstract")
         return self.type
 
-    def step(self, item: object) -> str:
-        """Its step in the path of an error; `item` is the value that it takes."""
+    def step(self) -> str:
+        """Its step in the path of an error."""
         if self.kind == ATTRIBUTE:
             return "@" + self.name
         if self.kind == TEXT:
             return "text()"
-        return item.name if isinstance(item, Node) else self.name
+        return self.name
 
     def describe(self) -> str:
         """What it stands for, in words."""

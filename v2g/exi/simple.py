@@ -23,6 +23,13 @@ _SPACES = re.compile(r"[ \t\n\r]+")
 _INTEGER = re.compile(r"[+-]?[0-9]+")
 
 
+def _collapsed(text: str) -> str:
+    """A text by the facet whiteSpace = collapse."""
+    if " " not in text and text.isprintable():
+        return text
+    return _SPACES.sub(" ", text).strip(" ")
+
+
 def _show(text: str) -> str:
     """A value for a message: quoted, and cut when it is long."""
     return repr(text if len(text) <= 60 else text[:57] + "...")
@@ -67,7 +74,8 @@ class SimpleType(ABC):
 
 
 class String(SimpleType):
-    """xs:string and what is coded like it: anyURI, ID. Lengths count characters.
+    """xs:string and what is coded like it: anyURI, ID. Lengths count characters; `collapse` is
+    the facet whiteSpace, which these two have.
 
     A literal is its length plus two and its characters; the lengths 0 and 1 would be hits in
     the tables of earlier values, which the profile of ISO 15118 does not keep
@@ -103,7 +111,10 @@ class String(SimpleType):
             )
         if length < self.min_length or (self.max_length is not None and length > self.max_length):
             raise self._length(length, start)
-        return reader.characters(length)
+        text = reader.characters(length)
+        if self.collapse and text != _collapsed(text):
+            raise self._spaced(text, start)
+        return text
 
     def encode(self, writer: BitWriter, value: Any) -> None:
         self._check(value)
@@ -112,7 +123,7 @@ class String(SimpleType):
 
     def parse(self, text: str) -> str:
         if self.collapse:
-            text = _SPACES.sub(" ", text.strip(_XML_SPACE))
+            text = _collapsed(text)
         self._check(text)
         return text
 
@@ -129,6 +140,11 @@ class String(SimpleType):
         length = len(value)
         if length < self.min_length or (self.max_length is not None and length > self.max_length):
             raise self._length(length)
+        if self.collapse and value != _collapsed(value):
+            raise self._spaced(value)
+
+    def _spaced(self, text: str, bit: int | None = None) -> EXIError:
+        return EXIError("text", f"{_show(text)} has white space that {self.name} has not", bit=bit)
 
     def _length(self, length: int, bit: int | None = None) -> EXIError:
         return EXIError("length", f"{length} characters, not {_bounds(self)}", bit=bit)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from v2g.exi.bits import is_name
 from v2g.exi.errors import EXIError
 from v2g.exi.grammar import (
     ANY,
@@ -49,7 +50,7 @@ def events(grammar: TypeGrammar, value: Any) -> Iterator[tuple[Production, Any]]
         for item in held if repeated else (held,):
             production = state.by_field.get((field, item.__class__) if group else field)
             if production is None:
-                raise _misplaced(grammar, state, field, item if group else None)
+                raise _misplaced(grammar, state, field, held, item if group else None)
             yield production, item
             state = production.next
     if grammar.open is not None:
@@ -66,7 +67,12 @@ def events(grammar: TypeGrammar, value: Any) -> Iterator[tuple[Production, Any]]
     yield state.end, None
 
 
-def _misplaced(grammar: TypeGrammar, state: State, field: str, item: object) -> EXIError:
+def _misplaced(
+    grammar: TypeGrammar, state: State, field: str, held: object, item: object
+) -> EXIError:
+    most = grammar.cls.fields[field].max
+    if isinstance(held, tuple) and most is not None and len(held) > most:
+        return EXIError("length", f"{len(held)} times {field}, at most {most}")
     if item is not None and field in state.by_field:
         return EXIError(
             "abstract" if type(item) in _abstract(state, field) else "type",
@@ -150,10 +156,11 @@ def plain(grammars: Grammars, type_: SimpleType | TypeGrammar | None, value: Any
         kind = production.kind
         if kind == END:
             break
+        if kind == ANY:
+            content.append(_plain_item(grammars, item))
+            continue
         try:
-            if kind == ANY:
-                content.append(_plain_item(grammars, item))
-            elif kind == TEXT:
+            if kind == TEXT:
                 content += _text_content(
                     item if production.type is None else _text(production, item)
                 )
@@ -164,7 +171,7 @@ def plain(grammars: Grammars, type_: SimpleType | TypeGrammar | None, value: Any
                 child = plain(grammars, production.type, inner)
                 content.append(Node(production.uri, production.name, child))
         except EXIError as error:
-            raise error.within(production.step(item)) from None
+            raise error.within(production.step()) from None
     return Untyped(tuple(attributes), tuple(content))
 
 
@@ -188,12 +195,18 @@ def _text(production: Production, value: Any) -> str:
     return production.type.format(value)
 
 
-def _plain_item(grammars: Grammars, item: str | Node) -> str | Node:
+def _plain_item(grammars: Grammars, item: object) -> str | Node:
     if isinstance(item, str):
         return item
-    return Node(
-        item.uri, item.name, plain(grammars, known(grammars, item.uri, item.name), item.value)
-    )
+    if not isinstance(item, Node):
+        raise EXIError("type", f"a value of type {type(item).__name__}, not a str or Node")
+    if not is_name(item.name):
+        raise EXIError("character", f"{item.name!r} is no name")
+    try:
+        type_ = known(grammars, item.uri, item.name)
+        return Node(item.uri, item.name, plain(grammars, type_, item.value))
+    except EXIError as error:
+        raise error.within(item.name) from None
 
 
 # Plain to typed ---------------------------------------------------------------------------------

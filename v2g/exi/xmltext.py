@@ -8,7 +8,9 @@ the root, under the prefixes that the standards use.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import groupby
+from typing import cast
 from xml.parsers import expat
 
 from v2g.exi.bits import illegal_character, is_name
@@ -61,18 +63,23 @@ class _Builder:
 
     def end(self, _: str) -> None:
         name, attributes, content = self._open.pop()
-        node = Node(*_qname(name), Untyped(tuple(attributes), tuple(content)))
+        node = Node(*_qname(name), Untyped(tuple(attributes), tuple(_joined(content))))
         if self._open:
             self._open[-1][2].append(node)
         else:
             self.root = node
 
     def text(self, text: str) -> None:
-        content = self._open[-1][2]
-        if content and isinstance(content[-1], str):  # a comment or CDATA stood between
-            content[-1] += text
+        self._open[-1][2].append(text)
+
+
+def _joined(content: list[str | Node]) -> Iterator[str | Node]:
+    """Content with the pieces of a text put together."""
+    for is_text, items in groupby(content, key=lambda item: isinstance(item, str)):
+        if is_text:
+            yield "".join(cast("Iterator[str]", items))
         else:
-            content.append(text)
+            yield from items
 
 
 def _qname(name: str) -> tuple[str, str]:
