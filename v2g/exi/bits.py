@@ -54,7 +54,7 @@ class BitReader:
 
     def fail(self, code: str, reason: str, *, bit: int | None = None) -> EXIError:
         """An EXIError at `bit`, or where the reader stands."""
-        return EXIError(code, reason, bit=self.pos if bit is None else bit)
+        return EXIError(code, reason, bit=min(self.pos if bit is None else bit, self.end))
 
     def bits(self, n: int) -> int:
         """An n-bit unsigned integer, n <= 33 (EXI 7.1.9)."""
@@ -72,7 +72,7 @@ class BitReader:
         ahead = pos + 8 * n
         if ahead > self.end:
             raise self.fail(
-                "truncated", f"{n} octets are announced, {(self.end - pos) >> 3} are left"
+                "truncated", f"{n} octets are announced, {max(self.end - pos, 0) >> 3} are left"
             )
         self.pos = ahead
         at = pos >> 3
