@@ -199,6 +199,18 @@ class Ecosystem:
             ),
         ]
 
+    def in_folder(self, folder: Path) -> Ecosystem:
+        """The same ecosystem with its databases and secrets in ``folder`` (SQLite)."""
+        parties = {
+            party.name: replace(
+                party,
+                database=f"sqlite:///{folder / party.name}.db",
+                secret_file=folder / f"{party.name}.secret",
+            )
+            for party in self.parties.values()
+        }
+        return replace(self, data=folder, parties=parties)
+
     def on_free_ports(self) -> Ecosystem:
         """The same ecosystem on ports of loopback that are free now."""
         held: list[socket.socket] = []

@@ -18,8 +18,8 @@ TIMEOUT = 60.0
 def whole(bench: Bench) -> Iterator[Measurement]:
     """pnclab demo
 
-    The whole command in a process of its own and an empty folder, imports included. Its JSON may
-    tell `timings`, seconds by name of a stage; each becomes a row that informs.
+    The whole command in a process of its own and an empty folder, imports included. Its JSON
+    tells `seconds` by name of a stage; each becomes a row that informs.
     """
     command = Path(sys.executable).with_name("pnclab")
     if not command.is_file():
@@ -53,5 +53,5 @@ def _timings(output: str) -> dict[str, float]:
         document = json.loads(output)
     except ValueError:
         return {}
-    timings = document.get("timings") if isinstance(document, dict) else None
-    return {str(k): float(v) for k, v in timings.items()} if isinstance(timings, dict) else {}
+    seconds = document.get("seconds") if isinstance(document, dict) else None
+    return {str(k): float(v) for k, v in seconds.items()} if isinstance(seconds, dict) else {}

@@ -70,6 +70,16 @@ class Issued:
 
 
 @dataclass(frozen=True)
+class KnownCertificate:
+    """A certificate that this CA has in its books."""
+
+    role: str
+    certificate: x509.Certificate
+    revoked_at: datetime | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
 class OpenAuthority:
     """An authority ready to sign."""
 
@@ -390,7 +400,7 @@ class CertificateAuthority:
         now = self.party.clock.now().replace(microsecond=0)
 
         def change(session: Session) -> Any:
-            fresh = session.get(self.tables.certificate, (row.authority, row.serial))
+            fresh = session.get_one(self.tables.certificate, (row.authority, row.serial))
             if fresh.revoked_at is None:
                 fresh.revoked_at, fresh.reason = now, reason
             return fresh
@@ -442,7 +452,7 @@ class CertificateAuthority:
         now = self.party.clock.now().replace(microsecond=0)
 
         def next_number(session: Session) -> tuple[int, list[Any]]:
-            row = session.get(self.tables.authority, authority.id)
+            row = session.get_one(self.tables.authority, authority.id)
             row.crl_number += 1
             return row.crl_number, store.revoked_of(self.tables, session, authority.id)
 
@@ -459,6 +469,26 @@ class CertificateAuthority:
             this_update=now,
             next_update=now + CRL_LIFE,
         )
+
+    async def all_certificates(self, role: str | None) -> list[KnownCertificate]:
+        """What was issued here, and the authorities' own certificates that others issued."""
+        row = self.tables.certificate
+        query = select(row).order_by(row.not_before, row.subject)
+        if role is not None:
+            query = query.where(row.role == role)
+        issued = [
+            KnownCertificate(found.role, load_der(found.der), found.revoked_at, found.reason)
+            for found in await self.party.database.read(
+                lambda session: list(session.scalars(query))
+            )
+        ]
+        have = {one.certificate for one in issued}
+        own = [
+            KnownCertificate(authority.role.value, authority.certificate)
+            for authority in await self._all()
+            if authority.certificate not in have and role in (None, authority.role.value)
+        ]
+        return own + issued
 
     async def _all(self) -> list[OpenAuthority]:
         row = self.tables.authority

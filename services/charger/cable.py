@@ -162,8 +162,8 @@ class _Connection:
                 outcome="refused" if code.upper().startswith("FAILED") else "ok",
                 data={
                     "schema": schema.name,
-                    "request": exi.to_xml(schema, request, indent=True),
-                    "response": exi.to_xml(schema, answer, indent=True),
+                    "request": exi.to_xml(schema, request, indent=2),
+                    "response": exi.to_xml(schema, answer, indent=2),
                     "response_name": exi.message_name(answer),
                     "code": code,
                     "reason": self.session.facts.refusal,
@@ -193,5 +193,5 @@ class _Connection:
 
 
 def _code(answer: Any) -> str:
-    body = answer.Body.BodyElement if isinstance(answer, iso2.V2G_Message) else answer
+    body: Any = answer.Body.BodyElement if isinstance(answer, iso2.V2G_Message) else answer
     return str(body.ResponseCode.value)

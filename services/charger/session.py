@@ -118,7 +118,7 @@ class SeccSession:
         )
 
     async def handle(self, message: iso2.V2G_Message, raw: bytes) -> iso2.V2G_Message:
-        """The answer to ``message`` (``raw`` are its EXI bytes). SessionOver when it is the last."""
+        """The answer to ``message``, whose EXI bytes are ``raw``; SessionOver with the last one."""
         body = message.Body.BodyElement
         name = type(body).__name__
         handler = getattr(self, f"on_{name}", None)
@@ -137,7 +137,7 @@ class SeccSession:
                 )
             )
         self._raw = raw
-        answer = await handler(message, body)
+        answer: iso2.V2G_Message = await handler(message, body)
         self.state = after
         if after == "over":
             raise SessionOver(answer)

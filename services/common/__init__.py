@@ -1,1 +1,1 @@
-"""The plumbing that every party shares: settings, database, clock, authentication, errors, events."""
+"""The plumbing of every party: database, clock, keys, tokens, errors, events."""

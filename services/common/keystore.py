@@ -27,6 +27,10 @@ from .events import cost
 _NONCE = 12
 
 
+class SealingError(ValueError):
+    """The secret file does not fit the keys that lie in the database."""
+
+
 def sealing_secret(path: Path) -> bytes:
     """The 32 bytes under which keys are sealed; made with owner-only rights if absent."""
     try:
@@ -47,7 +51,7 @@ def sealing_secret(path: Path) -> bytes:
         finally:
             aside.unlink()
     if len(secret) != 32:
-        raise ValueError(f"{path}: a sealing secret has 32 bytes, this file has {len(secret)}")
+        raise SealingError(f"{path}: a sealing secret has 32 bytes, this file has {len(secret)}")
     return secret
 
 
@@ -110,7 +114,7 @@ class KeyStore:
         try:
             der = self._cipher.decrypt(sealed[:_NONCE], sealed[_NONCE:], reference.encode())
         except InvalidTag:
-            raise ValueError(
+            raise SealingError(
                 f"the key {reference!r} was sealed under another secret than the one in this "
                 "party's secret file"
             ) from None

@@ -16,12 +16,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
 from sqlalchemy import inspect, text
-
-from alembic import command
 
 from .database import Database
 

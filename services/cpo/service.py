@@ -330,12 +330,14 @@ class ChargePointOperator:
     async def receivables(self) -> dict[str, int]:
         """What each mobility operator owes us for settled sessions, in cents."""
         query = (
-            select(SessionRow.operator, func.sum(SessionRow.cost_cents))
+            select(SessionRow.operator, func.coalesce(func.sum(SessionRow.cost_cents), 0))
             .where(SessionRow.status == "settled")
             .group_by(SessionRow.operator)
         )
         return await self.party.database.read(
-            lambda session: {operator: int(total) for operator, total in session.execute(query)}
+            lambda session: {
+                operator: int(total or 0) for operator, total in session.execute(query)
+            }
         )
 
     def _own_evse(self, text: str) -> None:

@@ -7,7 +7,9 @@ from typing import Annotated
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
+from pki.names import readable
 from services.common.auth import AdminCaller
+from services.common.certificates import fingerprint
 from services.common.errors import REFUSALS
 
 router = APIRouter(tags=["certificate authority"])
@@ -22,6 +24,20 @@ class RevocationBody(BaseModel):
     reason: str = Field(default="unspecified", examples=["keyCompromise"])
 
 
+class IssuedBody(BaseModel):
+    """A certificate that this party's authorities issued, or an authority's own."""
+
+    role: str
+    subject: str
+    issuer: str
+    fingerprint: str
+    serial: str
+    valid_from: str
+    valid_to: str
+    revoked_at: str | None
+    reason: str | None
+
+
 class RevokedBody(BaseModel):
     """A revoked certificate."""
 
@@ -29,6 +45,27 @@ class RevokedBody(BaseModel):
     subject: str
     revoked_at: str
     reason: str
+
+
+@router.get("/certificates", responses={k: REFUSALS[k] for k in (401, 403)})
+async def issued(
+    request: Request, _caller: AdminCaller, role: str | None = None
+) -> list[IssuedBody]:
+    """All certificates of this CA, or those of one role, oldest first; its roots included."""
+    return [
+        IssuedBody(
+            role=one.role,
+            subject=readable(one.certificate.subject),
+            issuer=readable(one.certificate.issuer),
+            fingerprint=fingerprint(one.certificate),
+            serial=f"{one.certificate.serial_number:x}",
+            valid_from=one.certificate.not_valid_before_utc.isoformat(),
+            valid_to=one.certificate.not_valid_after_utc.isoformat(),
+            revoked_at=one.revoked_at.isoformat() if one.revoked_at else None,
+            reason=one.reason,
+        )
+        for one in await request.app.state.service.ca.all_certificates(role)
+    ]
 
 
 @router.post("/revocations", responses={k: REFUSALS[k] for k in (401, 403, 404, 422)})

@@ -1,0 +1,5 @@
+"""``python -m scenarios.cli``."""
+
+from . import main
+
+main()

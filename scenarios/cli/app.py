@@ -1,0 +1,77 @@
+"""Puts the commands together and turns errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import click
+import typer
+
+from services.common.keystore import SealingError
+from services.common.migrations import SchemaError
+from services.ecosystem import EcosystemError
+from services.serve import StartError
+
+from ..demo import DemoError
+from ..lab import LabError
+from . import bench, demo, exi, pki, run
+from .output import VERSION, fail
+
+app = typer.Typer(
+    name="pnclab",
+    help="A Plug & Charge certificate ecosystem on one machine.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("demo")(demo.demo)
+app.command("up")(run.up)
+app.command("serve")(run.serve)
+app.command("bench")(bench.bench)
+app.add_typer(pki.app, name="pki")
+app.add_typer(exi.app, name="exi")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"pnclab {VERSION}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")
+    ] = False,
+) -> None:
+    """A Plug & Charge certificate ecosystem on one machine."""
+
+
+# What a user did or can mend, and what did not come out as expected.
+_WRONG_USE = (EcosystemError, SealingError)
+_NOT_AS_EXPECTED = (DemoError, LabError, SchemaError, StartError)
+
+
+def main() -> None:
+    """The entry point of the command ``pnclab``."""
+    try:
+        app(standalone_mode=False)
+    except click.exceptions.Exit as end:
+        sys.exit(end.exit_code)
+    except click.exceptions.Abort:
+        fail("interrupted", 1)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except _WRONG_USE as error:
+        fail(str(error), 2)
+    except _NOT_AS_EXPECTED as error:
+        fail(str(error), 1)
+    except BrokenPipeError:
+        # Whoever read our output has gone away; nothing is left to say.
+        sys.stderr.close()
+        sys.exit(1)
+    except KeyboardInterrupt:
+        fail("interrupted", 130)

@@ -1,0 +1,116 @@
+"""``pnclab pki``: the certificates of an ecosystem."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import typer
+from rich.tree import Tree
+
+from pki.profiles import Role
+from services.ecosystem import Ecosystem
+from services.serve import running
+
+from ..lab import Lab
+from .options import DataFolder, EcosystemFile, Json, TrustModelName, chosen_ecosystem
+from .output import err, out, print_json, quiet_libraries
+
+app = typer.Typer(help="The certificates of an ecosystem.", no_args_is_help=True)
+
+# Kinds of parties that hold authorities, and those whose leaf is worth showing.
+_AUTHORITIES = ("v2g-root", "oem", "mo")
+
+
+@app.callback()
+def _group() -> None:
+    """The certificates of an ecosystem."""
+
+
+@app.command("show")
+def show(
+    ecosystem: EcosystemFile = None,
+    data: DataFolder = None,
+    trust_model: TrustModelName = None,
+    json: Json = False,
+) -> None:
+    """Show who vouches for whom: roots, sub-CAs and leaves with roles and validity, and who
+    holds which roots as anchors.
+
+    Asks the running ecosystem; where none runs, it is started for the time of the question.
+    """
+    quiet_libraries()
+    chosen = chosen_ecosystem(ecosystem, data, trust_model=trust_model)
+    found = asyncio.run(_collect(chosen))
+    if json:
+        print_json(found)
+        return
+    for root in found["roots"]:
+        tree = Tree(_label(root))
+        _grow(tree, root, found["certificates"])
+        out.print(tree)
+        out.print()
+    out.print(f"[bold]Trust model[/] {found['trust_model']}: {found['trust_says']}\n")
+    anchors = Tree("[bold]Anchors[/]")
+    for holder, roles in found["anchors"].items():
+        anchors.add(f"{holder}: {', '.join(roles)}")
+    out.print(anchors)
+
+
+@contextlib.asynccontextmanager
+async def _at_hand(ecosystem: Ecosystem) -> AsyncIterator[Lab]:
+    async with Lab(ecosystem) as lab:
+        if await lab.is_up():
+            yield lab
+            return
+        with err.status("No ecosystem is running; starting it for this question …"):
+            async with running(ecosystem):
+                yield lab
+
+
+async def _collect(ecosystem: Ecosystem) -> dict[str, Any]:
+    found: dict[str, dict[str, Any]] = {}
+    async with _at_hand(ecosystem) as lab:
+        for party in ecosystem.parties.values():
+            if party.kind in _AUTHORITIES:
+                for issued in await lab.call(party.name, "GET", "/certificates"):
+                    # A sub-CA may be in two books: its issuer's says whether it was revoked.
+                    known = found.get(issued["fingerprint"])
+                    if known is None or issued["revoked_at"]:
+                        found[issued["fingerprint"]] = issued
+    certificates = list(found.values())
+    subjects = {one["subject"] for one in certificates}
+    roots = [
+        one
+        for one in certificates
+        if one["subject"] == one["issuer"] or one["issuer"] not in subjects
+    ]
+    model = ecosystem.trust_model
+    return {
+        "trust_model": model.name,
+        "trust_says": model.says,
+        "anchors": {
+            holder.value: sorted(role.value for role in roles)
+            for holder, roles in model.held.items()
+        },
+        "roots": roots,
+        "certificates": certificates,
+    }
+
+
+def _grow(branch: Tree, parent: dict[str, Any], certificates: list[dict[str, Any]]) -> None:
+    for one in certificates:
+        if one["issuer"] == parent["subject"] and one is not parent:
+            _grow(branch.add(_label(one)), one, certificates)
+
+
+def _label(certificate: dict[str, Any]) -> str:
+    name = certificate["subject"].split(",")[0].removeprefix("CN=")
+    role = Role(certificate["role"])
+    days = f"{certificate['valid_from'][:10]} to {certificate['valid_to'][:10]}"
+    since = certificate["revoked_at"]
+    revoked = f" [bold red]revoked {since[:10]}[/]" if since else ""
+    strong = "bold" if role.is_ca else "default"
+    return f"[{strong}]{name}[/]  {role.title}  [dim]{days}[/]{revoked}"

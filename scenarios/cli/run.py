@@ -1,0 +1,126 @@
+"""``pnclab up`` and ``pnclab serve NAME``: run the ecosystem, or one party of it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from services.ecosystem import Ecosystem, party_secret
+from services.serve import serve as serve_parties
+
+from .options import (
+    At,
+    DataFolder,
+    EcosystemFile,
+    Json,
+    Policies,
+    TrustModelName,
+    chosen_ecosystem,
+)
+from .output import err, out, print_json, quiet_libraries
+
+
+def up(
+    ecosystem: EcosystemFile = None,
+    data: DataFolder = None,
+    policy: Policies = None,
+    trust_model: TrustModelName = None,
+    at: At = None,
+    free_ports: Annotated[
+        bool, typer.Option("--free-ports", help="Any free ports instead of the file's.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Run the whole ecosystem in this process until Ctrl-C.
+
+    Says where everybody listens and with which credentials to call. With --json that is
+    one line, printed when all are ready.
+    """
+    quiet_libraries()
+    chosen = chosen_ecosystem(ecosystem, data, policy, trust_model, at)
+    if free_ports:
+        chosen = chosen.on_free_ports()
+
+    def say() -> None:
+        if json:
+            print_json(_who(chosen))
+        else:
+            _print_who(chosen)
+
+    with err.status(f"Starting {len(chosen.parties)} parties …") as status:
+        asyncio.run(_up(chosen, say, status))
+
+
+async def _up(chosen: Ecosystem, say: Any, status: Any) -> None:
+    def ready() -> None:
+        status.stop()
+        say()
+
+    await serve_parties(chosen, on_all_ready=ready)
+
+
+def serve(
+    name: Annotated[str, typer.Argument(help="The party's name in the ecosystem file.")],
+    ecosystem: EcosystemFile = None,
+    data: DataFolder = None,
+    policy: Policies = None,
+    trust_model: TrustModelName = None,
+    at: At = None,
+) -> None:
+    """Run one party in this process until Ctrl-C; the others may run elsewhere."""
+    quiet_libraries()
+    chosen = chosen_ecosystem(ecosystem, data, policy, trust_model, at)
+    party = chosen.party(name)
+    err.print(f"{party.title} at {party.url}")
+    asyncio.run(serve_parties(chosen, [name]))
+
+
+def _who(ecosystem: Ecosystem) -> dict[str, Any]:
+    """Everybody's address and credentials, for programs."""
+    return {
+        "name": ecosystem.name,
+        "trust_model": ecosystem.trust_model.name,
+        "parties": {
+            party.name: {
+                "kind": party.kind,
+                "title": party.title,
+                "url": party.url,
+                "scope_id": party.scope_id,
+                "client_secret": party_secret(party.name),
+                **({"cable": party.options["cable"]} if "cable" in party.options else {}),
+            }
+            for party in ecosystem.parties.values()
+        },
+        "clients": [
+            {"client_id": client.id, "client_secret": client.secret, "role": client.role}
+            for client in ecosystem.clients
+        ],
+    }
+
+
+def _print_who(ecosystem: Ecosystem) -> None:
+    table = Table(title=f"{ecosystem.name}: {ecosystem.trust_model.title}", title_justify="left")
+    for column in ("party", "kind", "known as", "URL (its API is at /docs)"):
+        table.add_column(column)
+    for party in ecosystem.parties.values():
+        known_as = party.scope_id or party.options.get("evse_id", "")
+        table.add_row(party.name, party.kind, known_as, party.url)
+    out.print(table)
+    for client in ecosystem.clients:
+        out.print(
+            f"Call them as client [bold]{client.id}[/] with secret [bold]{client.secret}[/] "
+            f"(role {client.role}),"
+        )
+    out.print("or as any party, with the secret NAME-test-secret. A token, for instance:\n")
+    first = next(iter(ecosystem.parties.values()))
+    identity, secret = first.name, party_secret(first.name)
+    if ecosystem.clients:
+        identity, secret = ecosystem.clients[0].id, ecosystem.clients[0].secret
+    out.print(
+        f"  curl -s {first.url}/oauth/token -d grant_type=client_credentials "
+        f"-d client_id={identity} -d client_secret={secret}\n"
+    )
+    out.print("Ctrl-C ends it; what happened stays in the databases.")

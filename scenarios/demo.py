@@ -1,0 +1,358 @@
+"""The demonstration: one car, from the factory to a paid charge, in eight steps.
+
+Plays on a running ecosystem through the parties' own interfaces and tells it as a
+:class:`~scenarios.story.Story`. The texts are for people who have never seen Plug &
+Charge; what happened is taken from the event streams and checked: a step that does not
+come out as it must ends the demonstration with :class:`DemoError`.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from services.common.events import Event
+from services.ecosystem import Ecosystem, PartyConfig
+
+from .lab import Lab
+from .story import PartyView, Step, Story
+
+TITLES = (
+    "Who vouches for whom",
+    "The factory builds a car",
+    "A driver signs a contract",
+    "The car plugs in and receives its contract",
+    "The car proves who pays",
+    "Energy flows, and the car signs for it",
+    "The money follows",
+    "The second visit, and the refused third",
+)
+
+TEXTS = (
+    "Nobody at a charger knows anybody. So before anything happens, a few parties make keys "
+    "and certify each other's: a root at the top of each tree, two authorities below it, "
+    "and below those the certificates that are used in the field. Whoever trusts a root "
+    "trusts what stands under it, for the purpose it was issued for.",
+    "The car makes a key that never leaves it. Its maker certifies the key under the car's "
+    "PCID (the provisioning certificate) and registers it in a pool, so that others can "
+    "later encrypt something that only this car can open.",
+    "The driver chooses a mobility operator, which opens an account under an EMAID and makes "
+    "a contract certificate with a key. The key is encrypted for the car; the provisioning "
+    "service checks the whole and signs it, and the contract waits in a pool.",
+    "The car has no contract yet, so it asks for one with a request that it signs. Charger "
+    "and operator pass it on unread; the pool finds the contract that waits for this car. "
+    "The car checks who signed it, decrypts the key, compares it with the certificate, and "
+    "only then believes.",
+    "The car shows its contract certificate. The operator follows its chain up to a root it "
+    "trusts and asks whether anything in it was revoked. The charger sends sixteen random "
+    "bytes, the car signs them with the contract's key, and the mobility operator says "
+    "whether it will pay under the tariff that is posted here.",
+    "Every reading of the meter is signed by the car with the contract's key: a receipt "
+    "that neither side can make up later.",
+    "The charge point operator sends a record of the session with the receipts. The mobility "
+    "operator recomputes the price, checks every receipt, invoices the driver and owes the "
+    "operator: each posting has its counterpart, and the books add up to zero.",
+    "The second time the contract is already in the car: no installation, just charging. "
+    "Then the contract is revoked. The certificate in the car has not changed, yet the third "
+    "visit is refused, because whoever issued it now says so.",
+)
+
+
+class DemoError(Exception):
+    """A step did not come out as it must."""
+
+    def __init__(self, step: int, reason: str) -> None:
+        super().__init__(f"step {step} ({TITLES[step - 1]}): {reason}")
+        self.step = step
+
+
+@dataclass(frozen=True)
+class Cast:
+    """Who plays: one instance of each kind that the demonstration touches."""
+
+    oem: PartyConfig
+    mo: PartyConfig
+    cpo: PartyConfig
+    charger: PartyConfig
+    garage: PartyConfig
+
+    @classmethod
+    def of(cls, ecosystem: Ecosystem) -> Cast:
+        """The first vehicle party, its maker, and the first charger with its operator."""
+
+        def first(kind: str) -> PartyConfig:
+            found = ecosystem.of_kind(kind)
+            if not found:
+                raise DemoError(1, f"the ecosystem has no party of kind {kind}")
+            return found[0]
+
+        garage, charger = first("vehicle"), first("charger")
+        return cls(
+            ecosystem.party(garage.uses["oem"]),
+            first("mo"),
+            ecosystem.party(charger.uses["cpo"]),
+            charger,
+            garage,
+        )
+
+
+class Demo:
+    """Plays the eight steps; ``on_step`` is awaited with each finished step."""
+
+    def __init__(
+        self,
+        ecosystem: Ecosystem,
+        on_step: Callable[[Step], Awaitable[None]] | None = None,
+    ) -> None:
+        self.ecosystem = ecosystem
+        self.cast = Cast.of(ecosystem)
+        self.run = f"demo-{secrets.token_hex(4)}"
+        self.on_step = on_step
+        self._seen = 0
+
+    async def play(self, lab: Lab) -> Story:
+        """All eight steps. DemoError where one does not come out as it must."""
+        lab.run = self.run
+        self.lab = lab
+        self.story = Story(
+            title="Plug & Charge, from the factory to a paid charge",
+            run=self.run,
+            began_at="",
+            trust_model=self.ecosystem.trust_model.title,
+            trust_says=self.ecosystem.trust_model.says,
+            parties=[
+                PartyView(party.name, party.kind, party.title, party.organisation)
+                for party in self.ecosystem.parties.values()
+            ],
+        )
+        await self._trust()
+        await self._car()
+        await self._contract()
+        await self._first_visit()
+        await self._later_visits()
+        return self.story
+
+    # ------------------------------------------------------------------- steps
+
+    async def _trust(self) -> None:
+        start = time.monotonic()
+        events = await self.lab.events("start")
+        issued = [event for event in events if event.kind == "issued"]
+        if not issued:
+            # The ecosystem is older than this run: its certificates are there all the same.
+            issued = await self._known_authorities()
+        self.story.began_at = str(min(event.at for event in issued if event.at))
+        roots = [event for event in issued if event.name.endswith("root")]
+        others = len(issued) - len(roots)
+        await self._tell(
+            1,
+            issued,
+            f"{len(roots)} roots, {others} certificates under them "
+            f"({self.ecosystem.trust_model.title.lower()})",
+            start,
+        )
+
+    async def _known_authorities(self) -> list[Event]:
+        return [
+            Event.from_dict(
+                {
+                    "kind": "issued",
+                    "name": authority["role"],
+                    "sender": party.name,
+                    "receiver": party.name,
+                    "party": party.name,
+                    "at": authority["valid_from"],
+                    "data": {
+                        **authority,
+                        "not_before": authority["valid_from"],
+                        "not_after": authority["valid_to"],
+                    },
+                    "response": authority["certificate"],
+                }
+            )
+            for party in self.ecosystem.parties.values()
+            if party.kind in ("v2g-root", "oem", "mo")
+            for authority in await self.lab.call(party.name, "GET", "/authorities")
+        ]
+
+    async def _car(self) -> None:
+        start = time.monotonic()
+        car = await self.lab.call(
+            self.cast.garage.name, "POST", "/vehicles", {"oem": self.cast.oem.name}
+        )
+        self.pcid: str = car["pcid"]
+        self.story.facts["pcid"] = self.pcid
+        await self._tell(
+            2, await self._new_events(), f"{self.cast.oem.title} built the car {self.pcid}", start
+        )
+
+    async def _contract(self) -> None:
+        start = time.monotonic()
+        driver = await self.lab.call(
+            self.cast.mo.name, "POST", "/drivers", {"name": "Ada Driver", "deposit": "50.00"}
+        )
+        contract = await self.lab.call(
+            self.cast.mo.name, "POST", "/contracts", {"driver": driver["id"], "pcid": self.pcid}
+        )
+        self.driver: str = driver["id"]
+        self.emaid: str = contract["emaid"]
+        self.story.facts |= {"driver": driver["name"], "emaid": self.emaid}
+        self._must(3, contract["status"] == "active", f"the contract is {contract['status']}")
+        await self._tell(
+            3,
+            await self._new_events(),
+            f"{self.cast.mo.title} and {driver['name']} have a contract: {self.emaid}",
+            start,
+        )
+
+    async def _first_visit(self) -> None:
+        start = time.monotonic()
+        outcome = await self._charge(8000)
+        spent = time.monotonic() - start
+        self._must(4, outcome["installed"], f"no contract was installed: {outcome['reason']}")
+        self._must(
+            5 if outcome["energy_wh"] == 0 else 6,
+            outcome["outcome"] == "charged",
+            f"{outcome['outcome']} at {outcome['stage']}: {outcome['code']} {outcome['reason']}",
+        )
+        await self._books(7)
+        parts = _chapters(await self._new_events())
+        results = (
+            f"the contract {outcome['emaid']} is in the car",
+            "the contract's chain, the car's signature and the operator's word: it may charge",
+            f"{outcome['energy_wh'] / 1000:.3f} kWh, each reading signed by the car",
+            f"the driver owes {self.invoices[-1]['total']} {self.invoices[-1]['currency']}, "
+            f"{self.cast.cpo.title} gets {self.invoices[-1]['charging']}; the books balance",
+        )
+        for number, part, result in zip((4, 5, 6, 7), parts, results, strict=True):
+            await self._tell(number, part, result, start, spent * len(part) / sum(map(len, parts)))
+
+    async def _later_visits(self) -> None:
+        start = time.monotonic()
+        second = await self._charge(5000)
+        self._must(
+            8,
+            second["outcome"] == "charged" and not second["installed"],
+            f"the second visit was {second['outcome']} at {second['stage']}: {second['reason']}",
+        )
+        await self._books(8)
+        await self.lab.call(
+            self.cast.mo.name,
+            "POST",
+            f"/contracts/{self.emaid}/revoke",
+            {"reason": "cessationOfOperation"},
+        )
+        third = await self._charge(5000)
+        self._must(
+            8,
+            (third["outcome"], third["code"]) == ("refused", "FAILED_CertificateRevoked"),
+            f"the third visit was {third['outcome']}: {third['code']} {third['reason']}",
+        )
+        self.story.facts["third_visit"] = third["code"]
+        await self._tell(
+            8,
+            await self._new_events(),
+            f"second visit {second['energy_wh'] / 1000:.3f} kWh without an installation; "
+            f"third visit refused: {third['code']}",
+            start,
+        )
+
+    # ------------------------------------------------------------------- parts
+
+    async def _charge(self, energy_wh: int) -> Any:
+        return await self.lab.call(
+            self.cast.garage.name,
+            "POST",
+            f"/vehicles/{self.pcid}/charge",
+            {"charger": self.cast.charger.name, "energy_wh": energy_wh},
+        )
+
+    async def _books(self, step: int) -> None:
+        """The books of both sides must agree to the cent."""
+        mo, cpo = self.cast.mo.name, self.cast.cpo.name
+        self.invoices = await self.lab.call(mo, "GET", "/invoices", driver=self.driver)
+        ledger = await self.lab.call(mo, "GET", "/ledger")
+        receivables = await self.lab.call(cpo, "GET", "/receivables")
+        account = await self.lab.call(mo, "GET", f"/drivers/{self.driver}")
+        self._must(step, bool(self.invoices), "no invoice was written")
+        self._must(step, ledger["total_cents"] == 0, "the ledger does not add up to zero")
+        owed = Decimal(-ledger["accounts"].get(f"cpo:{cpo}", 0)) / 100
+        self._must(
+            step,
+            owed == Decimal(receivables.get(mo, "0")),
+            f"{mo} owes {owed}, {cpo} expects {receivables.get(mo)}",
+        )
+        charged = sum(Decimal(invoice["total"]) for invoice in self.invoices)
+        self._must(
+            step,
+            Decimal(account["balance"]) == Decimal("50.00") - charged,
+            f"50.00 were paid in, {charged} invoiced, {account['balance']} are left",
+        )
+        self.story.facts |= {
+            "invoices": self.invoices,
+            "balance": account["balance"],
+            "accounts": ledger["accounts"],
+            "receivables": receivables,
+        }
+
+    async def _new_events(self) -> list[Event]:
+        """The run's events that no earlier step has told."""
+        events = await self.lab.events(self.run)
+        fresh = [event for event in events if event.real > self._told_until]
+        self._told_until = max((event.real for event in events), default=self._told_until)
+        return fresh
+
+    _told_until = 0.0
+
+    async def _tell(
+        self,
+        number: int,
+        events: Sequence[Event],
+        result: str,
+        start: float,
+        seconds: float | None = None,
+    ) -> None:
+        spent = time.monotonic() - start if seconds is None else seconds
+        step = Step(
+            number,
+            TITLES[number - 1],
+            TEXTS[number - 1],
+            result,
+            events=list(events),
+            seconds=round(spent, 3),
+        )
+        self.story.steps.append(step)
+        self.story.seconds[f"step {number}"] = step.seconds
+        if self.on_step is not None:
+            await self.on_step(step)
+
+    def _must(self, step: int, holds: bool, reason: str) -> None:
+        if not holds:
+            raise DemoError(step, reason)
+
+
+# The first visit is one session; these mark where its chapters begin.
+_SETTLING = {"invoice", "charge detail record", "session settled"}
+
+
+def _chapters(events: Sequence[Event]) -> tuple[list[Event], ...]:
+    """The first visit's events as steps 4 to 7: install, authorize, charge, settle."""
+    installing: list[Event] = []
+    proving: list[Event] = []
+    charging: list[Event] = []
+    settling: list[Event] = []
+    current = installing
+    for event in events:
+        if event.name in _SETTLING:
+            settling.append(event)
+            continue
+        if current is installing and event.name in ("check contract", "PaymentDetailsReq"):
+            current = proving
+        if current is proving and event.name == "ChargeParameterDiscoveryReq":
+            current = charging
+        current.append(event)
+    return installing, proving, charging, settling
