@@ -49,7 +49,7 @@ class BitReader:
 
     def __init__(self, data: bytes) -> None:
         self.end = len(data) * 8
-        self.data = data + bytes(5)  # so that the window of `bits` never runs short
+        self.data = data + bytes(5)  # so that no look ahead runs short
         self.pos = 0
 
     def fail(self, code: str, reason: str, *, bit: int | None = None) -> EXIError:
@@ -64,7 +64,10 @@ class BitReader:
             raise self.fail("truncated", f"the input ends {ahead - self.end} bits too early")
         self.pos = ahead
         at = pos >> 3
-        return (_from_bytes(self.data[at : at + 5], "big") >> (40 - (pos & 7) - n)) & ((1 << n) - 1)
+        data = self.data
+        if n < 10:
+            return (data[at] << 8 | data[at + 1]) >> (16 - (pos & 7) - n) & (1 << n) - 1
+        return _from_bytes(data[at : at + 5], "big") >> (40 - (pos & 7) - n) & (1 << n) - 1
 
     def octets(self, n: int) -> bytes:
         """n octets, at any bit position."""
@@ -85,9 +88,12 @@ class BitReader:
     def unsigned(self, max_octets: int = 10) -> int:
         """An Unsigned Integer (EXI 7.1.6): groups of seven bits, least significant first."""
         start = self.pos
-        octet = self.bits(8)
-        if octet < 0x80:
+        at = start >> 3
+        octet = (self.data[at] << 8 | self.data[at + 1]) >> (8 - (start & 7)) & 0xFF
+        if octet < 0x80 and start + 8 <= self.end:  # most are one octet: no call
+            self.pos = start + 8
             return octet
+        octet = self.bits(8)
         value = octet & 0x7F
         shift = 7
         while octet & 0x80:
@@ -118,9 +124,10 @@ class BitReader:
                     raise self.fail("character", f"0x{point:X} is no code point", bit=at)
                 points.append(point)
             text = "".join(map(chr, points))
-        bad = illegal_character(text)
-        if bad is not None:
-            raise self.fail("character", f"U+{ord(bad):04X} is no XML character", bit=start)
+        if not text.isprintable():
+            bad = illegal_character(text)
+            if bad is not None:
+                raise self.fail("character", f"U+{ord(bad):04X} is no XML character", bit=start)
         return text
 
     def finish(self) -> None:
@@ -178,9 +185,10 @@ class BitWriter:
 
     def characters(self, text: str) -> None:
         """The code points of `text` (EXI 7.1.10)."""
-        bad = illegal_character(text)
-        if bad is not None:
-            raise EXIError("character", f"U+{ord(bad):04X} is no XML character")
+        if not text.isprintable():
+            bad = illegal_character(text)
+            if bad is not None:
+                raise EXIError("character", f"U+{ord(bad):04X} is no XML character")
         if text.isascii():
             self.octets(text.encode("ascii"))
         else:

@@ -550,7 +550,7 @@ class Encoder(BitWriter):
                             self._empty(type_, inner)
                         continue
                     self.bits(production.code, production.width)
-                    self._complex(production.element_type(), inner, depth + 1)
+                    self._complex(production.type, inner, depth + 1)
                     continue
                 if kind == TEXT and production.type is not None and not item:
                     self.bits(production.code + 1, production.width)

@@ -19,7 +19,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from v2g.exi.errors import EXIError
 from v2g.exi.schema import (
     ComplexType,
     Field,
@@ -236,12 +235,6 @@ class Production:
         self.next = self._grammar.state(self._target)
         return self.next
 
-    def element_type(self) -> Any:
-        """The type of an ELEMENT; EXIError for one that only stands for others."""
-        if self.abstract:
-            raise EXIError("abstract", f"{self.name} is abstract")
-        return self.type
-
     def step(self) -> str:
         """Its step in the path of an error."""
         if self.kind == ATTRIBUTE:
@@ -266,7 +259,7 @@ class State:
 
     by_name   elements by (URI, name), attributes by (URI, "@" + name)
     by_field  attributes and elements by the field that holds the value; for a substitution
-              group by (field, class of the value)
+              group also by (field, class of the value). What is abstract is not in it
     """
 
     __slots__ = ("any", "by_field", "by_name", "end", "productions", "size", "text", "width")
@@ -288,9 +281,10 @@ class State:
                 self.by_field[production.field] = production
             elif production.kind == ELEMENT:
                 self.by_name[production.uri, production.name] = production
-                self.by_field.setdefault(production.field, production)
-                if isinstance(production.type, TypeGrammar) and not production.abstract:
-                    self.by_field[production.field, production.type.cls] = production
+                if not production.abstract:
+                    self.by_field.setdefault(production.field, production)
+                    if isinstance(production.type, TypeGrammar):
+                        self.by_field[production.field, production.type.cls] = production
             elif production.kind == ANY:
                 self.any = production
             elif production.kind == END:

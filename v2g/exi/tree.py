@@ -50,7 +50,7 @@ def events(grammar: TypeGrammar, value: Any) -> Iterator[tuple[Production, Any]]
         for item in held if repeated else (held,):
             production = state.by_field.get((field, item.__class__) if group else field)
             if production is None:
-                raise _misplaced(grammar, state, field, held, item if group else None)
+                raise _misplaced(grammar, state, field, held, item)
             yield production, item
             state = production.next
     if grammar.open is not None:
@@ -73,21 +73,15 @@ def _misplaced(
     most = grammar.cls.fields[field].max
     if isinstance(held, tuple) and most is not None and len(held) > most:
         return EXIError("length", f"{len(held)} times {field}, at most {most}")
-    if item is not None and field in state.by_field:
+    rivals = [one for one in state.productions if one.field == field]
+    if rivals:
+        types = [one.type.cls for one in rivals if one.abstract]
         return EXIError(
-            "abstract" if type(item) in _abstract(state, field) else "type",
+            "abstract" if type(item) in types else "type",
             f"{field} holds a {type(item).__name__}, where {state.expected()} is due",
         )
     code = "missing" if state.end is None else "element"
     return EXIError(code, f"{field} in {grammar.cls.__name__}, where {state.expected()} is due")
-
-
-def _abstract(state: State, field: str) -> list[type]:
-    return [
-        item.type.cls
-        for item in state.productions
-        if item.field == field and item.abstract and isinstance(item.type, TypeGrammar)
-    ]
 
 
 def check_texts(content: tuple[object, ...]) -> None:
@@ -118,6 +112,8 @@ def open_production(state: State, item: object) -> Production:
         what = "text" if isinstance(item, str) else clark(item.uri, item.name)
         code = "text" if isinstance(item, str) else "element"
         raise EXIError(code, f"{what}, where {state.expected()} is due")
+    if production.abstract:
+        raise EXIError("abstract", f"{production.name} is abstract")
     return production
 
 
@@ -282,7 +278,7 @@ def _typed_content(
                 child = (
                     known(grammars, item.uri, item.name)
                     if production.kind == ANY
-                    else production.element_type()
+                    else production.type
                 )
                 value = typed(grammars, child, item.value)
             except EXIError as error:
