@@ -163,7 +163,7 @@ class CertificateRef:
     def of(cls, certificate: x509.Certificate, label: str) -> "CertificateRef":
         try:
             subject = readable(certificate.subject)
-        except ValueError:
+        except Exception:  # a forged name raises many kinds
             subject = "a name that cannot be read"
         return cls(label, subject, certificate.fingerprint(hashes.SHA256()).hex())
 

@@ -346,7 +346,7 @@ def is_ocsp_signer(certificate: x509.Certificate) -> bool:
     try:
         extensions = certificate.extensions
         purposes = extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    except (x509.ExtensionNotFound, ValueError):
+    except Exception:  # it has none, or extensions that cannot be read
         return False
     try:
         ca = extensions.get_extension_for_class(x509.BasicConstraints).value.ca
@@ -359,7 +359,7 @@ def ocsp_url(certificate: x509.Certificate) -> str | None:
     """Where a certificate says its status is asked (AIA), None if it does not."""
     try:
         access = certificate.extensions.get_extension_for_class(x509.AuthorityInformationAccess)
-    except (x509.ExtensionNotFound, ValueError):
+    except Exception:  # it has none, or extensions that cannot be read
         return None
     for description in access.value:
         location = description.access_location
@@ -428,42 +428,58 @@ def check_ocsp_response(
     latest counts, a revocation before all.
     """
     ref = CertificateRef.of(certificate, label)
-
-    def refused(
-        rule: str, field: str, seen: str, wanted: str, checked: int = 0
-    ) -> RevocationOutcome:
-        return RevocationOutcome(
-            CertificateStatus.UNAVAILABLE,
-            (finding(rule, ref, field=field, seen=seen, wanted=wanted),),
-            verifications=checked,
-        )
-
     try:
         loaded = ocsp.load_der_ocsp_response(response)
-        if loaded.response_status is not ocsp.OCSPResponseStatus.SUCCESSFUL:
-            word = _camel(loaded.response_status.name)
-            return refused("ocsp.not-successful", "responseStatus", word, "successful")
-        singles = [s for s in loaded.responses if _is_about(s, certificate, issuer)]
-        about = [hex(s.serial_number) for s in loaded.responses]
+        return _check_ocsp(loaded, certificate, issuer, ref, at, nonce)
     except Exception as error:  # pyca raises many kinds for bytes that are no answer
-        return refused("ocsp.unreadable", "OCSP response", _short(error), "RFC 6960 DER")
-    if not singles:
-        return refused(
-            "ocsp.other-certificate",
-            "certID",
-            f"serial numbers {', '.join(about[:4])}",
-            f"{certificate.serial_number:#x} of {ref.subject or 'it'}",
+        return _unavailable(
+            finding(
+                "ocsp.unreadable",
+                ref,
+                field="OCSP response",
+                seen=_short(error),
+                wanted="RFC 6960 DER",
+            )
         )
 
-    try:
-        responder, checked, finding_ = _responder(loaded, issuer, ref, at)
-    except Exception as error:  # whatever a forged certificate inside makes pyca raise
-        return refused("ocsp.unreadable", "OCSP response", _short(error), "RFC 6960 DER")
-    if responder is None:
-        assert finding_ is not None
-        return RevocationOutcome(CertificateStatus.UNAVAILABLE, (finding_,), verifications=checked)
-    findings: list[Finding] = [] if finding_ is None else [finding_]
 
+def _unavailable(why: Finding, verifications: int = 0) -> RevocationOutcome:
+    return RevocationOutcome(CertificateStatus.UNAVAILABLE, (why,), verifications=verifications)
+
+
+def _check_ocsp(
+    loaded: ocsp.OCSPResponse,
+    certificate: x509.Certificate,
+    issuer: x509.Certificate,
+    ref: CertificateRef,
+    at: datetime,
+    nonce: bytes | None,
+) -> RevocationOutcome:
+    if loaded.response_status is not ocsp.OCSPResponseStatus.SUCCESSFUL:
+        seen = _camel(loaded.response_status.name)
+        return _unavailable(
+            finding(
+                "ocsp.not-successful", ref, field="responseStatus", seen=seen, wanted="successful"
+            )
+        )
+    answers = list(loaded.responses)
+    singles = [single for single in answers if _is_about(single, certificate, issuer)]
+    if not singles:
+        about = ", ".join(hex(single.serial_number) for single in answers[:4])
+        return _unavailable(
+            finding(
+                "ocsp.other-certificate",
+                ref,
+                field="certID",
+                seen=f"serial numbers {about}",
+                wanted=f"{certificate.serial_number:#x} of {ref.subject or 'it'}",
+            )
+        )
+    responder, checked, objection = _responder(loaded, issuer, ref, at)
+    if responder is None:
+        assert objection is not None
+        return _unavailable(objection, checked)
+    findings: list[Finding] = [] if objection is None else [objection]
     if nonce is not None and (echoed := _nonce_of(loaded)) != nonce:
         findings.append(
             finding(
@@ -474,7 +490,6 @@ def check_ocsp_response(
                 wanted=nonce.hex(),
             )
         )
-
     single = max(
         singles,
         key=lambda s: (
@@ -712,7 +727,7 @@ def verifies(
 def _nonce_of(response: ocsp.OCSPResponse) -> bytes | None:
     try:
         return response.extensions.get_extension_for_class(x509.OCSPNonce).value.nonce
-    except (x509.ExtensionNotFound, ValueError):
+    except x509.ExtensionNotFound:
         return None
 
 
@@ -795,10 +810,9 @@ def check_crl(
     try:
         return _check_crl(x509.load_der_x509_crl(crl), certificate, issuer, ref, at)
     except Exception as error:  # pyca raises many kinds for bytes that are no list
-        unreadable = finding(
-            "crl.unreadable", ref, field="CRL", seen=_short(error), wanted="RFC 5280 DER"
+        return _unavailable(
+            finding("crl.unreadable", ref, field="CRL", seen=_short(error), wanted="RFC 5280 DER")
         )
-        return RevocationOutcome(CertificateStatus.UNAVAILABLE, (unreadable,))
 
 
 def _check_crl(
