@@ -49,7 +49,7 @@ class BitReader:
 
     def __init__(self, data: bytes) -> None:
         self.end = len(data) * 8
-        self.data = data + bytes(5)  # so that no look ahead runs short
+        self.data = bytes(data) + bytes(5)  # so that no look ahead runs short
         self.pos = 0
 
     def fail(self, code: str, reason: str, *, bit: int | None = None) -> EXIError:

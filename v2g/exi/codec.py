@@ -39,7 +39,7 @@ from v2g.exi.schema import Node, Untyped
 from v2g.exi.simple import STRING, SimpleType
 from v2g.exi.tree import (
     MAX_DEPTH,
-    check_texts,
+    check_open,
     events,
     fits,
     known,
@@ -199,7 +199,7 @@ class Decoder(BitReader):
         try:
             if root.abstract:
                 raise self.fail("abstract", f"{root.name} is abstract")
-            return self._fragment_value(root, 1)
+            return self._root_value(root)
         except EXIError as error:
             raise error.within(root.name) from None
 
@@ -418,11 +418,11 @@ class Decoder(BitReader):
 
     # Fragments whose name more than one type bears -----------------------------------------------
 
-    def _fragment_value(self, root: Root, depth: int) -> Any:
+    def _root_value(self, root: Root) -> Any:
         if len(root.types) == 1:
-            return self._value(root.types[0], depth)
+            return self._value(root.types[0], 1)
         start = self.pos
-        tree = self._relaxed(depth)
+        tree = self._relaxed(1)
         try:
             return typed_by_any(self._grammars, root, tree)
         except EXIError as error:
@@ -634,16 +634,14 @@ class Encoder(BitWriter):
             STRING.encode(self, literal)
         rules = grammar.start
         spelled: tuple[int, ...] = _SPELLED_START
-        check_texts(value.content)
+        check_open(value.content)
         for item in value.content:
             if isinstance(item, str):
                 self._event(rules, spelled, TEXT, None)
                 STRING.encode(self, item)
-            elif isinstance(item, Node):
+            else:
                 self._event(rules, spelled, ELEMENT, (item.uri, item.name))
                 self._open_element(item, depth + 1)
-            else:
-                raise EXIError("type", f"a value of type {type(item).__name__}, not a str or Node")
             rules, spelled = grammar.content, _SPELLED_CONTENT
         self._event(rules, spelled, END, None)
 
@@ -681,7 +679,11 @@ class Encoder(BitWriter):
                 self.bits(ahead + len(elements) + 2, width)
                 STRING.encode(self, item)
             else:
-                child = grammars.fragments[item.uri, item.name]
+                child = grammars.fragments.get((item.uri, item.name))
+                if child is None:
+                    raise EXIError(
+                        "unknown", f"{clark(item.uri, item.name)}, which the schema does not have"
+                    )
                 self.bits(ahead + child.code, width)
                 if len(child.types) > 1:
                     self._relaxed(item.value, depth + 1)

@@ -47,6 +47,8 @@ def events(grammar: TypeGrammar, value: Any) -> Iterator[tuple[Production, Any]]
         held = values[field]
         if held is None:
             continue
+        if repeated and not isinstance(held, tuple):
+            raise EXIError("type", f"{field} is of type {type(held).__name__}, not tuple")
         for item in held if repeated else (held,):
             production = state.by_field.get((field, item.__class__) if group else field)
             if production is None:
@@ -54,7 +56,7 @@ def events(grammar: TypeGrammar, value: Any) -> Iterator[tuple[Production, Any]]
             yield production, item
             state = production.next
     if grammar.open is not None:
-        check_texts(values[grammar.open])
+        check_open(values[grammar.open])
         for item in values[grammar.open]:
             production = open_production(state, item)
             yield production, item
@@ -84,34 +86,38 @@ def _misplaced(
     return EXIError(code, f"{field} in {grammar.cls.__name__}, where {state.expected()} is due")
 
 
-def check_texts(content: tuple[object, ...]) -> None:
-    """Refuse open content that XML could not tell from another: empty strings, and strings side
-    by side."""
+def check_open(content: object) -> None:
+    """Refuse what is no open content, and what XML could not tell from another: empty strings,
+    and strings side by side."""
+    if not isinstance(content, tuple):
+        raise EXIError("type", f"content of type {type(content).__name__}, not tuple")
     text = False
     for item in content:
         if isinstance(item, str):
             if text or not item:
                 raise EXIError("text", "an empty string, or one string beside another")
             text = True
-        else:
+        elif isinstance(item, Node) and isinstance(item.uri, str) and isinstance(item.name, str):
+            if not is_name(item.name):
+                raise EXIError("character", f"{item.name!r} is no name")
             text = False
+        else:
+            raise EXIError("type", f"a value of type {type(item).__name__}, not a str or Node")
 
 
-def open_production(state: State, item: object) -> Production:
+def open_production(state: State, item: str | Node) -> Production:
     """The production that takes a piece of open content; EXIError when none does."""
-    production = None
     if isinstance(item, str):
         production = state.text
-    elif isinstance(item, Node):
-        production = state.by_name.get((item.uri, item.name))
-        if production is None and state.any is not None and fits(state.any, item.uri):
-            production = state.any
-    else:
-        raise EXIError("type", f"a value of type {type(item).__name__}, not a str or Node")
+        if production is None:
+            raise EXIError("text", f"text, where {state.expected()} is due")
+        return production
+    production = state.by_name.get((item.uri, item.name))
+    if production is None and state.any is not None and fits(state.any, item.uri):
+        production = state.any
     if production is None:
-        what = "text" if isinstance(item, str) else clark(item.uri, item.name)
-        code = "text" if isinstance(item, str) else "element"
-        raise EXIError(code, f"{what}, where {state.expected()} is due")
+        what = clark(item.uri, item.name)
+        raise EXIError("element", f"{what}, where {state.expected()} is due")
     if production.abstract:
         raise EXIError("abstract", f"{production.name} is abstract")
     return production
@@ -135,14 +141,18 @@ def known(grammars: Grammars, uri: str, name: str) -> SimpleType | TypeGrammar |
 # Typed to plain ---------------------------------------------------------------------------------
 
 
-def plain(grammars: Grammars, type_: SimpleType | TypeGrammar | None, value: Any) -> Untyped:
+def plain(
+    grammars: Grammars, type_: SimpleType | TypeGrammar | None, value: Any, depth: int = 1
+) -> Untyped:
     """The plain tree of a value; `type_` is None for one that is untyped already."""
+    if depth > MAX_DEPTH:
+        raise EXIError("depth", f"elements nested deeper than {MAX_DEPTH}")
     if type_ is None:
         if not isinstance(value, Untyped):
             raise EXIError("type", f"a value of type {type(value).__name__}, not Untyped")
-        check_texts(value.content)
+        check_open(value.content)
         return Untyped(
-            value.attributes, tuple(_plain_item(grammars, item) for item in value.content)
+            value.attributes, tuple(_plain_item(grammars, item, depth) for item in value.content)
         )
     if isinstance(type_, SimpleType):
         return Untyped((), _text_content(type_.format(value)))
@@ -153,7 +163,7 @@ def plain(grammars: Grammars, type_: SimpleType | TypeGrammar | None, value: Any
         if kind == END:
             break
         if kind == ANY:
-            content.append(_plain_item(grammars, item))
+            content.append(_plain_item(grammars, item, depth))
             continue
         try:
             if kind == TEXT:
@@ -164,7 +174,7 @@ def plain(grammars: Grammars, type_: SimpleType | TypeGrammar | None, value: Any
                 attributes.append(((production.uri, production.name), _text(production, item)))
             else:
                 inner = item.value if production.field is None else item
-                child = plain(grammars, production.type, inner)
+                child = plain(grammars, production.type, inner, depth + 1)
                 content.append(Node(production.uri, production.name, child))
         except EXIError as error:
             raise error.within(production.step()) from None
@@ -191,16 +201,12 @@ def _text(production: Production, value: Any) -> str:
     return production.type.format(value)
 
 
-def _plain_item(grammars: Grammars, item: object) -> str | Node:
+def _plain_item(grammars: Grammars, item: str | Node, depth: int) -> str | Node:
     if isinstance(item, str):
         return item
-    if not isinstance(item, Node):
-        raise EXIError("type", f"a value of type {type(item).__name__}, not a str or Node")
-    if not is_name(item.name):
-        raise EXIError("character", f"{item.name!r} is no name")
     try:
         type_ = known(grammars, item.uri, item.name)
-        return Node(item.uri, item.name, plain(grammars, type_, item.value))
+        return Node(item.uri, item.name, plain(grammars, type_, item.value, depth + 1))
     except EXIError as error:
         raise error.within(item.name) from None
 

@@ -200,6 +200,7 @@ STATUS = iso2.DC_EVStatus(EVReady=True, EVErrorCode=iso2.DC_EVErrorCode.NO_ERROR
             "text",
             "AuthorizationReq/@Id",
         ),
+        ("SubCertificates", iso2.SubCertificates(Certificate=b"x"), "type", "SubCertificates"),
         ("AuthorizationReq", iso2.AuthorizationReq(Id=7), "type", "AuthorizationReq/@Id"),
         ("Parameter", iso2.Parameter(Name="x"), "missing", "Parameter"),
         ("Parameter", iso2.Parameter(Name=None, intValue=1), "missing", "Parameter"),
@@ -246,6 +247,9 @@ def _object(*content: Any) -> xmldsig.Object:
         (_object("a", "b"), "text"),
         (_object(""), "text"),
         (_object(3), "type"),
+        (xmldsig.Object(content=None), "type"),  # type: ignore[arg-type]
+        (xmldsig.Object(content="text"), "type"),  # type: ignore[arg-type]
+        (_object(exi.Node(None, "a", exi.Untyped())), "type"),  # type: ignore[arg-type]
         (_object(exi.Node("urn:x", "a b", exi.Untyped())), "character"),
         (_object(exi.Node("urn:x", "a", "text")), "type"),
         (_object(exi.Node("urn:x", "a", exi.Untyped(content=(3,)))), "type"),  # type: ignore[arg-type]
@@ -270,9 +274,9 @@ def test_nesting_is_bounded() -> None:
     node = exi.Node("urn:x", "a", exi.Untyped())
     for _ in range(100):
         node = exi.Node("urn:x", "a", exi.Untyped(content=(node,)))
-    with pytest.raises(exi.EXIError) as caught:
-        exi.encode(xmldsig.SCHEMA, _object(node))
-    assert caught.value.code == "depth"
+    error = _refusal(_object(node), "Object", xmldsig.SCHEMA)
+    assert error.code == "depth"
+    assert error.path.startswith("Object/a/a/")
 
 
 # Names ------------------------------------------------------------------------------------------
