@@ -19,7 +19,6 @@ from services.serve import running
 from ..demo import TITLES, Demo
 from ..lab import Lab
 from ..processes import running_in_processes
-from ..report import render
 from ..story import Step, Story
 from .options import EcosystemFile, Json, TrustModelName, chosen_ecosystem
 from .output import err, fail, out, print_json, quiet_libraries
@@ -48,6 +47,9 @@ def demo(
         fail(f"--output: there is no folder {output.parent}", 2)
     chosen = chosen_ecosystem(ecosystem, trust_model=trust_model)
     story = asyncio.run(_play(chosen, processes=processes, pausing=step, quiet=json))
+    # Imported here: no other command draws.
+    from ..report import render
+
     drawing = time.monotonic()
     try:
         output.write_text(render(story), encoding="utf-8")

@@ -8,6 +8,7 @@ import pytest
 
 # Tests are imported by path (--import-mode=importlib); what they share is found through this.
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from josev import JosevMissingError, JosevPeer, find_python
 
