@@ -20,7 +20,7 @@ from pki.findings import CertificateRef, Finding, Severity, finding, softened
 from pki.identifiers import EMAID, PCID, IdentifierError
 from pki.issuing import IDENTIFIERS, Identifier
 from pki.names import domain_components, readable, values
-from pki.profiles import KeyUsage, Profile, Role
+from pki.profiles import KeyUsage, Profile, Role, purpose_names
 from pki.revocation import (
     CertificateStatus,
     RevocationOutcome,
@@ -472,8 +472,8 @@ def _extension_findings(
             "profile.extended-key-usage",
             ref,
             field="extKeyUsage",
-            seen=", ".join(oid._name for oid in purposes or ()) or "none",
-            wanted=" or ".join(sorted(oid._name for oid in wanted.accepted or ())) or "none",
+            seen=", ".join(purpose_names(purposes or ())) or "none",
+            wanted=" or ".join(sorted(purpose_names(wanted.accepted or ()))) or "none",
             source=row.source,
             severity=row.severity,
         )

@@ -219,7 +219,7 @@ class PCID:
                 raise IdentifierError(
                     cls.kind,
                     text,
-                    "VDE-AR-E 2802-100-1",
+                    "VDE-AR, OPCP",
                     f"wanted are 17 or 18 letters and digits, seen are {len(text)} characters"
                     + ("" if text.isalnum() else ", not only letters and digits"),
                 )
@@ -316,7 +316,7 @@ class EVCCID:
             raise IdentifierError(
                 cls.kind,
                 text,
-                "ISO 15118-20 annex H",
+                "ISO 15118-20",
                 'wanted are 20 to 64 letters and digits: a WMI, "V", a name and a check character '
                 f"0-9 or X; seen are {len(text)} characters",
             )
@@ -326,7 +326,7 @@ class EVCCID:
                 raise IdentifierError(
                     cls.kind,
                     text,
-                    "ISO 15118-20 annex H",
+                    "ISO 15118-20",
                     f"its check character is {normal[-1]}, the others have {wanted}",
                 )
         return cls(wire=text, normal=normal)
@@ -375,7 +375,7 @@ class SECCID:
             raise IdentifierError(
                 cls.kind,
                 text,
-                "ISO 15118-20 annex H",
+                "ISO 15118-20",
                 'wanted are country, operator, "S" and a name of 32 or more, up to 64 characters '
                 f"in all; seen are {len(text)}",
             )

@@ -116,6 +116,19 @@ class KeyUsage(StrEnum):
     DECIPHER_ONLY = "decipherOnly"
 
 
+_PURPOSES: Mapping[ObjectIdentifier, str] = {
+    ExtendedKeyUsageOID.SERVER_AUTH: "serverAuth",
+    ExtendedKeyUsageOID.CLIENT_AUTH: "clientAuth",
+    ExtendedKeyUsageOID.OCSP_SIGNING: "OCSPSigning",
+    ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE: "anyExtendedKeyUsage",
+}
+
+
+def purpose_names(purposes: Iterable[ObjectIdentifier]) -> tuple[str, ...]:
+    """Purposes of the extended key usage in RFC 5280's spelling, others by their number."""
+    return tuple(_PURPOSES.get(oid, oid.dotted_string) for oid in purposes)
+
+
 @dataclass(frozen=True)
 class BasicConstraintsRule:
     """CA or not, and the path length that is issued; None: no path length."""
@@ -354,8 +367,24 @@ def _no_purposes(*, accepted: frozenset[ObjectIdentifier] | None, why: str) -> R
     )
 
 
-def _pointers(ocsp: Presence, crl: Presence, why: str = "") -> Row:
-    return Row("pointers", PointersRule(ocsp, crl), _ANNEX_F, _INFERENCE, Severity.WARNING, why)
+def _pointers(
+    ocsp: Presence,
+    crl: Presence,
+    why: str = "",
+    *,
+    source: str = _ANNEX_F,
+    evidence: Evidence = _INFERENCE,
+) -> Row:
+    return Row("pointers", PointersRule(ocsp, crl), source, evidence, Severity.WARNING, why)
+
+
+_ASKED_BY_OCSP = _pointers(
+    Presence.EXPECTED,
+    Presence.OPTIONAL,
+    "it answers CertChainError if a leaf or a sub-CA names no responder",
+    source="CitrineOS",
+    evidence=_IMPLEMENTATION,
+)
 
 
 def _checked_by_ocsp(present: bool = False) -> Row:
@@ -386,11 +415,7 @@ def _ca(
         _name(dc, required=False, source=_STACKS, evidence=_IMPLEMENTATION),
         _plain_name(),
         life,
-        _pointers(
-            Presence.ABSENT if root else Presence.EXPECTED,
-            Presence.OPTIONAL,
-            "" if root else "public backends answer CertChainError if a sub-CA names no responder",
-        ),
+        _pointers(Presence.ABSENT, Presence.OPTIONAL) if root else _ASKED_BY_OCSP,
         _checked_by_ocsp(),
     )
 
@@ -404,9 +429,10 @@ def _leaf(
     life: Row,
     pointers: Row,
     no_check: bool = False,
+    source: str = _ANNEX_F,
 ) -> tuple[Row, ...]:
     return (
-        Row("basicConstraints", BasicConstraintsRule(False), _ANNEX_F, _TEXT),
+        Row("basicConstraints", BasicConstraintsRule(False), source, _TEXT),
         usage,
         purposes,
         dc,
@@ -423,8 +449,6 @@ _SUB1_LIFE = _life(_years(4), "RISE-V2G", _IMPLEMENTATION)
 _SUB2_LIFE = _life(_years(2), "RISE-V2G", _IMPLEMENTATION, "one to two years")
 _OWN_SUB_LIFE = _life(_years(10), _ANNEX_F, _INFERENCE, "the operator's own choice")
 _SHORT_LIFE = _life(timedelta(days=90), "RISE-V2G", _IMPLEMENTATION, "two to three months")
-
-_ASKED_BY_OCSP = _pointers(Presence.EXPECTED, Presence.OPTIONAL)
 
 ISO2_TABLE: Mapping[Role, tuple[Row, ...]] = MappingProxyType(
     {
@@ -528,8 +552,14 @@ ISO2_TABLE: Mapping[Role, tuple[Row, ...]] = MappingProxyType(
             dc=_name(None, required=False, source="RFC 6960", evidence=_INFERENCE),
             name=_plain_name(),
             life=_life(timedelta(days=90), "ISO 15118-20 AMD1, up to 365 days", _INFERENCE),
-            pointers=_pointers(Presence.ABSENT, Presence.ABSENT, "id-pkix-ocsp-nocheck instead"),
+            pointers=_pointers(
+                Presence.ABSENT,
+                Presence.ABSENT,
+                "id-pkix-ocsp-nocheck instead",
+                source="RFC 6960, 4.2.2.2.1",
+            ),
             no_check=True,
+            source="RFC 5280, 4.2.1.9",
         ),
     }
 )
