@@ -103,8 +103,7 @@ def _nullable(model: Any) -> bool:
     return model[2] == 0 or _nullable(model[1])
 
 
-def _then(first: Any, *rest: Any) -> Any:
-    parts = [first, *rest]
+def _then(*parts: Any) -> Any:
     flat: list[Any] = []
     for part in parts:
         if isinstance(part, tuple) and part[0] == "seq":

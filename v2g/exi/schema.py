@@ -15,7 +15,8 @@ the class whose element this one's may replace, `abstract`, `anonymous`, `mixed`
 no type of the schema, only a base of ours, is not `declared`.
 
 Content is the sequence of the element fields, unless `model` says otherwise: it groups the
-fields by name, "P" being required where its group is taken and "P?" optional. Types whose
+fields of the class by name, "P" being required where its group is taken and "P?" optional; an
+extension's content follows that of its base. Types whose
 children come in free order, with text between them or with wildcards, hold them in one tuple, a
 `content` field: strings and Nodes. What no schema describes is an Untyped.
 
@@ -235,7 +236,7 @@ class ComplexType:
     ns: ClassVar[Namespace]
     abstract: ClassVar[bool]
     mixed: ClassVar[bool]
-    model: ClassVar[Group | None]
+    model: ClassVar[Group | None] = None
     fields: ClassVar[Mapping[str, Field]] = {}
     global_element: ClassVar[GlobalElement | None]
 
@@ -257,7 +258,6 @@ class ComplexType:
         cls.xsd_name = None if anonymous else cls.__name__ + "Type"
         cls.abstract = abstract
         cls.mixed = mixed
-        cls.model = model
         own = {name: value for name, value in vars(cls).items() if isinstance(value, Field)}
         for name, item in own.items():
             item.name = name
@@ -271,6 +271,8 @@ class ComplexType:
                 delattr(cls, name)
             else:
                 setattr(cls, name, item.default)
+        if model is not None or cls.model is not None:
+            cls.model = sequence(cls.model or _in_sequence(cls.fields), model or _in_sequence(own))
         cls.fields = {**cls.fields, **own}
         if declared:
             cls.ns.complex_types.append(cls)
@@ -327,6 +329,12 @@ class ComplexType:
             if value is not None and value != ()
         ]
         return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def _in_sequence(fields: Mapping[str, Field]) -> Group:
+    """The element fields one behind the other, in the notation of models."""
+    named = [item for item in fields.values() if item.kind == "element"]
+    return sequence(*(item.name if item.min else item.name + "?" for item in named))
 
 
 def _show(value: object) -> str:

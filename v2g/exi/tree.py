@@ -28,7 +28,7 @@ from v2g.exi.grammar import (
 from v2g.exi.schema import Node, Untyped
 from v2g.exi.simple import SimpleType
 
-#: Elements nested deeper than this are refused. The messages of -2 need 12.
+#: Elements nested deeper than this are refused. The messages of -2 need 10.
 MAX_DEPTH = 64
 
 _XML_SPACE = " \t\n\r"

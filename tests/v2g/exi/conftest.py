@@ -18,9 +18,10 @@ from v2g.exi.simple import Binary, Boolean, Enumeration, Integer, SimpleType, St
 
 
 def _shared_vectors() -> list[dict[str, Any]]:
-    folder = os.environ.get("PNCLAB_SHARED_VECTORS")
-    path = Path(folder) if folder else Path(__file__).parents[4] / "shared" / "vectors"
-    path = path / "exi.json"
+    named = os.environ.get("PNCLAB_SHARED_VECTORS")  # the file, or its folder
+    path = Path(named) if named else Path(__file__).parents[4] / "shared" / "vectors"
+    if path.is_dir():
+        path = path / "exi.json"
     if not path.is_file():
         return []
     every = json.loads(path.read_text(encoding="utf-8"))["vectors"]

@@ -11,8 +11,18 @@ import pytest
 
 from v2g import exi
 from v2g.exi.grammar import TypeGrammar, grammars
-from v2g.exi.schema import ComplexType, Field
-from v2g.exi.simple import SimpleType
+from v2g.exi.schema import (
+    ComplexType,
+    Field,
+    Namespace,
+    choice,
+    element,
+    elements,
+    ref,
+    sequence,
+)
+from v2g.exi.simple import BOOLEAN, BYTE, SimpleType
+from v2g.exi.tree import events
 from v2g.messages import iso2, sap, xmldsig
 
 MSG = "urn:iso:15118:2:2013:Msg"
@@ -117,6 +127,75 @@ def test_every_type_compiles_and_every_state_can_be_left() -> None:
                 assert production.next is not state, cls
                 state, steps = production.next, steps + 1
                 assert steps < 40
+
+
+# The notation, where no table of today uses it ------------------------------------------------
+
+COMMON = Namespace("urn:common", "c")
+LEAF = Namespace("urn:leaf", "l", attributes_qualified=True)
+
+
+class Base(ComplexType, ns=COMMON, abstract=True, element="Any"):
+    first: bool = element(BOOLEAN)
+
+
+class Left(Base, ns=LEAF, substitutes=Base, model=choice("a", sequence("b", "c?"), min=0)):
+    """An extension by an optional choice."""
+
+    a: tuple[int, ...] = elements(BYTE, max=2, default=())
+    b: int | None = element(BYTE, default=None)
+    c: int | None = element(BYTE, default=None)
+
+
+class Further(Left, element=True):
+    """An extension of that by a sequence."""
+
+    last: bool = element(BOOLEAN)
+
+
+class Holder(ComplexType, ns=LEAF, element=True):
+    Any: Base = element(ref(Base))
+
+
+SYNTHETIC = exi.Schema("synthetic", (COMMON, LEAF))
+
+
+@pytest.mark.parametrize(
+    ("fields", "codes"),
+    [
+        ({}, [("first", 0, 1), ("last", 2, 2), ("", 0, 1)]),
+        ({"a": (1,)}, [("first", 0, 1), ("a", 0, 2), ("last", 1, 2), ("", 0, 1)]),
+        ({"a": (1, 2)}, [("first", 0, 1), ("a", 0, 2), ("a", 0, 2), ("last", 0, 1), ("", 0, 1)]),
+        ({"b": 1}, [("first", 0, 1), ("b", 1, 2), ("last", 1, 2), ("", 0, 1)]),
+        ({"b": 1, "c": 2}, [("first", 0, 1), ("b", 1, 2), ("c", 0, 2), ("last", 0, 1), ("", 0, 1)]),
+    ],
+)
+def test_an_extension_follows_its_base(fields: Any, codes: list[tuple[str, int, int]]) -> None:
+    value = Further(first=True, last=False, **fields)
+    compiled = grammars(SYNTHETIC)
+    grammar = compiled.content(Further)
+    assert isinstance(grammar, TypeGrammar)
+    walked = [(one.name, one.code, one.width) for one, _ in events(grammar, value)]
+    assert walked == codes
+    data = exi.encode(SYNTHETIC, value)
+    assert exi.decode(SYNTHETIC, data) == value
+    assert exi.from_xml(SYNTHETIC, exi.to_xml(SYNTHETIC, value)) == ("Further", value)
+
+
+def test_a_choice_is_exclusive() -> None:
+    for fields in ({"a": (1,), "b": 1}, {"c": 1}):
+        with pytest.raises(exi.EXIError):
+            exi.encode(SYNTHETIC, Further(first=True, last=False, **fields))
+
+
+def test_a_group_reaches_over_namespaces() -> None:
+    value = Holder(Any=Left(first=True))
+    data = exi.encode(SYNTHETIC, value)
+    assert exi.decode(SYNTHETIC, data) == value
+    # Only what substitutes: Further's own element stands for itself.
+    with pytest.raises(exi.EXIError) as caught:
+        exi.encode(SYNTHETIC, Holder(Any=Further(first=True, last=True)))
+    assert caught.value.code == "type"
 
 
 def test_schemas_by_name() -> None:

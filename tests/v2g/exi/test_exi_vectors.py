@@ -47,7 +47,7 @@ def test_nonconformant_bytes_are_refused(nonconformant: dict[str, Any]) -> None:
 
     Two have the SAScheduleTupleID 0, which is out of range, so that it is coded as text; the
     third ends a full list of 20 RootCertificateID with the code that only a list with room left
-    would have (the jar's own grammar is of an older draft).
+    would have (the grammar compiled into that jar leaves room where there is none).
     """
     with pytest.raises(exi.EXIError) as caught:
         _decode(nonconformant)
