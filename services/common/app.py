@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -27,7 +26,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from . import auth
 from .errors import HANDLERS, REFUSALS, PartyRefused, PartyUnreachable, Refusal
-from .events import HOP_HEADER, MAX_PAYLOAD, RUN_HEADER, Event, unit_of_work
+from .events import HOP_HEADER, RUN_HEADER, Event, readable, unit_of_work
 from .party import Party
 
 log = logging.getLogger("pnclab")
@@ -123,12 +122,12 @@ class Envelope:
     def _record_outsider(self, scope: Scope, asked: bytes, kept: list[Message]) -> None:
         status = kept[0]["status"]
         answered = b"".join(message.get("body", b"") for message in kept[1:])
-        request, request_raw = _readable(asked)
-        response, response_raw = _readable(answered)
+        request, request_raw = readable(asked)
+        response, response_raw = readable(answered)
         self.party.recorder.record(
             Event(
                 kind="http",
-                name=f"{scope['method']} {scope['path']}"[:128],
+                name=f"{scope['method']} {scope['path']}",
                 sender="outside",
                 receiver=self.party.config.name,
                 outcome="ok" if status < 400 else "refused" if status < 500 else "failed",
@@ -144,15 +143,6 @@ class Envelope:
                 cost={"bytes": len(asked) + len(answered)},
             )
         )
-
-
-def _readable(content: bytes) -> tuple[Any, bytes | None]:
-    if not content:
-        return None, None
-    if len(content) <= MAX_PAYLOAD:
-        with contextlib.suppress(ValueError, RecursionError):
-            return json.loads(content), None
-    return None, content
 
 
 def _streams(start: Message) -> bool:

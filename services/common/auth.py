@@ -9,7 +9,6 @@ a few more are seeded for people. Token times are ecosystem time.
 from __future__ import annotations
 
 import base64
-import binascii
 import hmac
 import json
 from collections.abc import Awaitable, Callable
@@ -83,7 +82,7 @@ class TokenIssuer:
     def issue(self, client_id: str, client_secret: str) -> TokenBody:
         client = self._clients.get(client_id)
         if client is None or not hmac.compare_digest(
-            client.secret.encode(), client_secret.encode()
+            client.secret.encode(), client_secret.encode(errors="surrogatepass")
         ):
             raise Refusal(401, "invalid_client", "no client with this id and secret is known here")
         now = self._clock.now()
@@ -117,7 +116,7 @@ class TokenIssuer:
                     "verify_iat": False,
                 },
             )
-        except jwt.InvalidTokenError as error:
+        except (jwt.InvalidTokenError, RecursionError) as error:
             raise Refusal(401, "invalid_token", f"the bearer token is not valid: {error}") from None
         expires = datetime.fromtimestamp(claims["exp"], UTC)
         if expires <= self._clock.now():
@@ -217,6 +216,6 @@ async def _token_fields(request: Request) -> dict[str, str]:
         if scheme.lower() == "basic":
             client, _, secret = base64.b64decode(basic, validate=True).decode().partition(":")
             fields |= {"client_id": client, "client_secret": secret}
-    except (ValueError, binascii.Error) as error:
+    except (ValueError, RecursionError) as error:
         raise Refusal(400, "invalid_request", f"the request could not be read: {error}") from None
     return fields

@@ -53,15 +53,17 @@ NAMING = {
 
 
 class Instant(TypeDecorator[Any]):
-    """A UTC instant. SQLite keeps no zone, so it is put back on the way out."""
+    """An instant. SQLite keeps no zone: it goes in as UTC, and comes out as UTC."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
     def process_bind_param(self, value: Any, dialect: Any) -> Any:
-        if value is not None and value.tzinfo is None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
             raise ValueError("an instant without a time zone")
-        return value
+        return value.astimezone(UTC)
 
     def process_result_value(self, value: Any, dialect: Any) -> Any:
         return value.replace(tzinfo=UTC) if value is not None and value.tzinfo is None else value
@@ -228,8 +230,9 @@ class Database:
     def _insert_events(self, session: Session, events: Sequence[Event]) -> None:
         if events:
             names = list(Event.__dataclass_fields__)
-            session.execute(
-                insert(self._event_row),
+            # On the table, not the mapped class: nobody needs these rows as objects.
+            session.connection().execute(
+                insert(self._event_row.__table__),
                 [{name: getattr(found, name) for name in names} for found in events],
             )
 

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import base64
 import itertools
+import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -28,8 +30,9 @@ from .clock import real_time
 RUN_HEADER = "Pnclab-Run"
 HOP_HEADER = "Pnclab-Hop"
 
-# Payloads beyond this are kept as their first bytes; `data` says how long they were.
+# Bytes beyond this are not kept; `cost` says how many there were.
 MAX_PAYLOAD = 65_536
+MAX_DEPTH = 32
 
 SECRET_NAMES = frozenset(
     {
@@ -116,16 +119,42 @@ def new_id(real: float | None = None) -> str:
     return f"{micros:014x}{next(_counter) & 0xFFFFFF:06x}{_process}"
 
 
-def redacted(value: Any) -> Any:
-    """``value`` (JSON) with everything that is named like a secret blanked out."""
+def redacted(value: Any, _depth: int = 0) -> Any:
+    """``value`` (JSON) with everything that is named like a secret blanked out.
+
+    What comes out can be written as JSON everywhere, whatever somebody sent: numbers that
+    JSON does not have become text, lone surrogates are escaped, depth is bounded.
+    """
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode(errors="backslashreplace").decode()
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Mapping | list | tuple) and _depth == MAX_DEPTH:
+        return "(deeper than an event tells)"
     if isinstance(value, Mapping):
         return {
-            key: "(redacted)" if key.lower() in SECRET_NAMES else redacted(inner)
+            redacted(key): "(redacted)"
+            if key.lower() in SECRET_NAMES
+            else redacted(inner, _depth + 1)
             for key, inner in value.items()
         }
     if isinstance(value, list | tuple):
-        return [redacted(inner) for inner in value]
+        return [redacted(inner, _depth + 1) for inner in value]
     return value
+
+
+def readable(content: bytes | None) -> tuple[Any, bytes | None]:
+    """A body as an event tells it: (JSON, None) where it is JSON, so that it can be redacted,
+    else (None, bytes). JSON that is too long to keep is not cut: nobody could redact it."""
+    if not content:
+        return None, None
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError):
+        return None, content
+    if len(content) > MAX_PAYLOAD:
+        return f"({len(content)} bytes of JSON, more than an event keeps)", None
+    return value, None
 
 
 @dataclass
@@ -153,7 +182,7 @@ def current_unit() -> Unit:
 def unit_of_work(run: str | None = None) -> Iterator[Unit]:
     """Collect events and cost under ``run`` until the block ends.
 
-    Whoever opens a unit flushes it (:meth:`Recorder.flush`).
+    Whoever opens a unit flushes it (:meth:`~.database.Database.flush`).
     """
     unit = Unit(run)
     token = _unit.set(unit)
@@ -186,6 +215,10 @@ class Recorder:
             run=event.run or unit.run,
             at=self._clock.now(),
             real=real,
+            name=event.name[:128],
+            sender=event.sender[:64],
+            receiver=event.receiver[:64],
+            summary=redacted(event.summary[:1024]),
             data=redacted(event.data),
             request=event.request[:MAX_PAYLOAD] if event.request is not None else None,
             response=event.response[:MAX_PAYLOAD] if event.response is not None else None,

@@ -11,6 +11,7 @@ from pki.names import readable
 from services.common.auth import AdminCaller
 from services.common.certificates import fingerprint
 from services.common.errors import REFUSALS
+from services.common.fields import Name
 
 router = APIRouter(tags=["certificate authority"])
 
@@ -21,7 +22,7 @@ class RevocationBody(BaseModel):
     fingerprint: Annotated[
         str, Field(pattern="^[0-9a-fA-F]{64}$", description="SHA-256 of the DER encoding, hex.")
     ]
-    reason: str = Field(default="unspecified", examples=["keyCompromise"])
+    reason: Name = Field(default="unspecified", examples=["keyCompromise"])
 
 
 class IssuedBody(BaseModel):
@@ -68,7 +69,7 @@ async def issued(
     ]
 
 
-@router.post("/revocations", responses={k: REFUSALS[k] for k in (401, 403, 404, 422)})
+@router.post("/revocations", responses={k: REFUSALS[k] for k in (400, 401, 403, 404, 422)})
 async def revoke(request: Request, body: RevocationBody, _caller: AdminCaller) -> RevokedBody:
     """Revoke a certificate, sub-CAs included; OCSP and CRL say so from now on."""
     row = await request.app.state.service.ca.revoke(body.fingerprint, body.reason)

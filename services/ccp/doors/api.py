@@ -5,27 +5,26 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import BaseModel, Field
 
 from services.ccp.service import ContractPool
 from services.common.auth import Caller, allow
 from services.common.certificates import b64, unb64
 from services.common.errors import REFUSALS
+from services.common.fields import MessageText, Name
 
 router = APIRouter(
     tags=["contracts"],
     responses={k: REFUSALS[k] for k in (400, 401, 403, 404, 409, 422, 502, 504)},
 )
 
-Identifier = Annotated[str, StringConstraints(min_length=1, max_length=64)]
-
 
 class StoreBody(BaseModel):
     """Signed contract data: an EXI CertificateInstallationRes with an empty SessionID."""
 
-    emaid: Identifier
-    pcid: Identifier
-    message: str = Field(max_length=32_000, description="base64 EXI.")
+    emaid: Name
+    pcid: Name
+    message: MessageText
 
 
 class StoredBody(BaseModel):
@@ -42,7 +41,7 @@ class StoredBody(BaseModel):
 class InstallationBody(BaseModel):
     """A car's CertificateInstallationReq, the whole V2G message as base64 EXI."""
 
-    certificate_installation_req: str = Field(max_length=32_000)
+    certificate_installation_req: MessageText
 
 
 class InstallationAnswer(BaseModel):

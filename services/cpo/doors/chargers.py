@@ -5,12 +5,21 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import BaseModel, Field
 
 from services.common.auth import AdminCaller, Caller, allow
 from services.common.certificates import read_chain, unb64
 from services.common.errors import REFUSALS
 from services.common.events import current_unit
+from services.common.fields import (
+    CertificateText,
+    MessageText,
+    Name,
+    ReceiptTexts,
+    RequestText,
+    SessionId,
+    Wh,
+)
 from services.common.money import decimal
 from services.cpo.service import ChargePointOperator
 
@@ -19,15 +28,13 @@ router = APIRouter(
 )
 
 ChargerCaller = Annotated[Caller, Depends(allow("charger"))]
-Text = Annotated[str, StringConstraints(min_length=1, max_length=64)]
-Wh = Annotated[int, Field(ge=0, le=10**12)]
 
 
 class ChargerCertificateBody(BaseModel):
     """A charger's certificate request; its CN is the EVSEID."""
 
-    evse_id: Text
-    csr: str = Field(max_length=16_000)
+    evse_id: Name
+    csr: RequestText
 
 
 class ChainBody(BaseModel):
@@ -39,7 +46,7 @@ class ChainBody(BaseModel):
 class InstallationBody(BaseModel):
     """A car's CertificateInstallationReq as base64 EXI."""
 
-    certificate_installation_req: str = Field(max_length=32_000)
+    certificate_installation_req: MessageText
 
 
 class InstallationAnswer(BaseModel):
@@ -54,8 +61,8 @@ class InstallationAnswer(BaseModel):
 class ContractBody(BaseModel):
     """What a car showed in PaymentDetailsReq: eMAID and chain, leaf first (base64 DER)."""
 
-    emaid: Text
-    chain: list[str] = Field(min_length=1, max_length=5)
+    emaid: Name
+    chain: list[CertificateText] = Field(min_length=1, max_length=5)
 
 
 class ContractCheckBody(BaseModel):
@@ -71,8 +78,8 @@ class ContractCheckBody(BaseModel):
 class AuthorizeBody(BaseModel):
     """Who wants to charge where."""
 
-    emaid: Text
-    evse_id: Text
+    emaid: Name
+    evse_id: Name
 
 
 class AuthorizationBody(BaseModel):
@@ -88,10 +95,10 @@ class AuthorizationBody(BaseModel):
 class StartBody(BaseModel):
     """A session that begins to charge."""
 
-    evse_id: Text
-    session_id: Annotated[str, StringConstraints(pattern="^[0-9A-Fa-f]{2,16}$")]
-    emaid: Text
-    authorization_reference: Text
+    evse_id: Name
+    session_id: SessionId
+    emaid: Name
+    authorization_reference: Name
     meter_start_wh: Wh
 
 
@@ -99,9 +106,7 @@ class StopBody(BaseModel):
     """A session that ended, with the receipts that the car signed (base64 EXI)."""
 
     meter_stop_wh: Wh
-    receipts: Annotated[
-        list[Annotated[str, StringConstraints(max_length=8000)]], Field(max_length=64)
-    ]
+    receipts: ReceiptTexts
 
 
 class SessionBody(BaseModel):

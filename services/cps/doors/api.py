@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import BaseModel, Field
 
 from services.common.auth import Caller, allow
 from services.common.certificates import b64, b64_chain, read_chain, unb64
 from services.common.errors import REFUSALS
+from services.common.fields import CertificateText, Name
 from services.cps.service import ContractDataRequest, ProvisioningService
 
 router = APIRouter(tags=["contract data"])
@@ -19,9 +20,9 @@ class ContractDataBody(BaseModel):
     """Contract data to sign: chain (certificate, sub-CA 2, sub-CA 1), encrypted key (IV and
     ciphertext, 48 bytes), ephemeral DH public key (65 bytes); all base64."""
 
-    emaid: Annotated[str, StringConstraints(min_length=1, max_length=64)]
-    pcid: Annotated[str, StringConstraints(min_length=1, max_length=64)]
-    contract_chain: list[str] = Field(min_length=1, max_length=5)
+    emaid: Name
+    pcid: Name
+    contract_chain: list[CertificateText] = Field(min_length=1, max_length=5)
     encrypted_private_key: str = Field(max_length=1000)
     dh_public_key: str = Field(max_length=1000)
 

@@ -6,11 +6,12 @@ from decimal import Decimal
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
-from pydantic import AwareDatetime, BaseModel, Field, StringConstraints
+from pydantic import BaseModel, Field, StringConstraints
 
 from services.common.auth import AdminCaller
 from services.common.certificates import b64_chain, from_pem
 from services.common.errors import REFUSALS
+from services.common.fields import Currency, Instant, Name
 from services.common.money import cents, decimal
 from services.mo.accounts import Driver
 from services.mo.service import MobilityOperator
@@ -19,8 +20,6 @@ router = APIRouter(
     tags=["drivers and contracts"],
     responses={k: REFUSALS[k] for k in (400, 401, 403, 404, 409, 422, 502, 504)},
 )
-
-Identifier = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 
 
 class NewDriverBody(BaseModel):
@@ -32,7 +31,7 @@ class NewDriverBody(BaseModel):
     deposit: Decimal = Field(
         default=Decimal(0), ge=0, le=1_000_000, decimal_places=2, examples=["50.00"]
     )
-    currency: Annotated[str, StringConstraints(pattern="^[A-Z]{3}$")] = "EUR"
+    currency: Currency = "EUR"
 
 
 class DriverBody(BaseModel):
@@ -47,10 +46,10 @@ class DriverBody(BaseModel):
 class NewContractBody(BaseModel):
     """A contract for one car. Without an EMAID one is made up, with a right check digit."""
 
-    driver: Identifier = Field(examples=["D0123456789"])
-    pcid: Identifier = Field(examples=["WNV1A2B3C4D5E6F7G8"])
-    emaid: Identifier | None = Field(default=None, examples=[None])
-    ends: AwareDatetime | None = Field(default=None, examples=[None])
+    driver: Name = Field(examples=["D0123456789"])
+    pcid: Name = Field(examples=["WNV1A2B3C4D5E6F7G8"])
+    emaid: Name | None = Field(default=None, examples=[None])
+    ends: Instant | None = Field(default=None, examples=[None])
 
 
 class ContractBody(BaseModel):
@@ -69,7 +68,7 @@ class ContractBody(BaseModel):
 class EndBody(BaseModel):
     """Why a certificate is revoked (RFC 5280 section 5.3.1)."""
 
-    reason: str = Field(default="cessationOfOperation", examples=["keyCompromise"])
+    reason: Name = Field(default="cessationOfOperation", examples=["keyCompromise"])
 
 
 class BlockBody(BaseModel):

@@ -6,11 +6,12 @@ from decimal import Decimal
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
-from pydantic import AwareDatetime, BaseModel, Field, StringConstraints
+from pydantic import BaseModel, Field
 
 from services.common.auth import AdminCaller, Caller, allow
 from services.common.certificates import unb64
 from services.common.errors import REFUSALS
+from services.common.fields import Currency, Instant, Name, Price, ReceiptTexts, SessionId, Wh
 from services.common.money import cents, decimal
 from services.ecosystem import Tariff
 from services.mo.service import MobilityOperator
@@ -22,17 +23,13 @@ router = APIRouter(
 )
 
 CpoCaller = Annotated[Caller, Depends(allow("cpo"))]
-Text = Annotated[str, StringConstraints(min_length=1, max_length=64)]
-Price = Annotated[Decimal, Field(ge=0, le=10_000, max_digits=12, decimal_places=6)]
-# SQLite keeps integers of 64 bits; no meter of a charger counts so far.
-Wh = Annotated[int, Field(ge=0, le=10**12)]
 
 
 class TariffBody(BaseModel):
     """What the charge point operator asks."""
 
-    id: Text = Field(examples=["plugpark-standard"])
-    currency: Annotated[str, StringConstraints(pattern="^[A-Z]{3}$")] = Field(examples=["EUR"])
+    id: Name = Field(examples=["plugpark-standard"])
+    currency: Currency = Field(examples=["EUR"])
     per_kwh: Price = Field(examples=["0.49"])
     per_session: Price = Field(examples=["0.35"])
 
@@ -40,8 +37,8 @@ class TariffBody(BaseModel):
 class AuthorizeBody(BaseModel):
     """Which contract wants to charge where, under which tariff."""
 
-    emaid: Text = Field(examples=["DESUNC12345678X"])
-    evse_id: Text = Field(examples=["DE*PLG*E0001*1"])
+    emaid: Name = Field(examples=["DESUNC12345678X"])
+    evse_id: Name = Field(examples=["DE*PLG*E0001*1"])
     tariff: TariffBody
 
 
@@ -57,20 +54,18 @@ class DecisionBody(BaseModel):
 class CdrBody(BaseModel):
     """A charge detail record with the receipts that the car signed (base64 of V2G messages)."""
 
-    id: Text
-    authorization_reference: Text
-    emaid: Text
-    evse_id: Text
-    session_id: Annotated[str, StringConstraints(pattern="^[0-9A-Fa-f]{2,16}$")]
-    started_at: AwareDatetime
-    ended_at: AwareDatetime
+    id: Name
+    authorization_reference: Name
+    emaid: Name
+    evse_id: Name
+    session_id: SessionId
+    started_at: Instant
+    ended_at: Instant
     meter_start_wh: Wh
     meter_stop_wh: Wh
-    currency: Annotated[str, StringConstraints(pattern="^[A-Z]{3}$")]
+    currency: Currency
     total_cost: Annotated[Decimal, Field(ge=0, le=10**9, decimal_places=2)]
-    receipts: Annotated[
-        list[Annotated[str, StringConstraints(max_length=8000)]], Field(max_length=64)
-    ]
+    receipts: ReceiptTexts
 
 
 class CdrStateBody(BaseModel):

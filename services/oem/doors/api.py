@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from services.common.auth import Caller, allow
 from services.common.certificates import unb64
 from services.common.errors import REFUSALS
+from services.common.fields import Name, RequestText
 from services.oem.service import VehicleMaker, chain_of
 
 router = APIRouter(
@@ -22,8 +23,8 @@ router = APIRouter(
 class BuildBody(BaseModel):
     """A car to build."""
 
-    csr: str = Field(description="PKCS#10 by the car's key, base64 DER.", max_length=16_000)
-    pcid: str | None = Field(default=None, examples=[None], description="The PCID to give it.")
+    csr: RequestText = Field(description="PKCS#10 by the car's key, base64 DER.")
+    pcid: Name | None = Field(default=None, examples=[None], description="The PCID to give it.")
 
 
 class VehicleBody(BaseModel):

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from services.common.auth import Caller, allow
 from services.common.certificates import b64, b64_chain, from_pem, read_certificate, read_chain
 from services.common.errors import REFUSALS
+from services.common.fields import CertificateText
 from services.pcp.service import ProvisioningPool
 
 router = APIRouter(
@@ -22,8 +23,8 @@ router = APIRouter(
 class RegisterBody(BaseModel):
     """A provisioning certificate with its sub-CAs."""
 
-    certificate: str = Field(description="base64 DER, or PEM; its CN is the PCID.")
-    issuers: list[str] = Field(
+    certificate: CertificateText = Field(description="base64 DER, or PEM; its CN is the PCID.")
+    issuers: list[CertificateText] = Field(
         description="The sub-CAs above it, lowest first.", min_length=1, max_length=4
     )
 

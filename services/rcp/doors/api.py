@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from services.common.auth import AdminCaller, AnyCaller
 from services.common.certificates import b64, read_certificate
 from services.common.errors import REFUSALS
+from services.common.fields import CertificateText, Name
 from services.rcp.service import RootPool
 
 router = APIRouter(
@@ -22,8 +23,8 @@ router = APIRouter(
 class PublishBody(BaseModel):
     """A root to publish."""
 
-    type: str = Field(examples=["OEM"], description="V2G, OEM or MO.")
-    certificate: str = Field(description="base64 DER, or PEM.")
+    type: Name = Field(examples=["OEM"], description="V2G, OEM or MO.")
+    certificate: CertificateText = Field(description="base64 DER, or PEM.")
 
 
 class RootBody(BaseModel):

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from services.common.auth import AnyCaller, Caller, allow
 from services.common.certificates import b64_chain, unb64
 from services.common.errors import REFUSALS
+from services.common.fields import Name, RequestText
 from services.v2g_root.service import V2GRootOperator
 
 router = APIRouter(
@@ -20,8 +21,8 @@ router = APIRouter(
 class RequestBody(BaseModel):
     """A certificate signing request (PKCS#10)."""
 
-    role: str = Field(examples=["secc"], description="The role of the certificate that is wanted.")
-    csr: str = Field(description="base64 of the DER encoding.", max_length=16_000)
+    role: Name = Field(examples=["secc"], description="The role of the certificate that is wanted.")
+    csr: RequestText
 
 
 class ChainBody(BaseModel):

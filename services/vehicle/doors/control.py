@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import BaseModel, Field
 
 from services.common.auth import AdminCaller
 from services.common.certificates import b64_chain, from_pem
 from services.common.errors import REFUSALS
+from services.common.fields import Name
 from services.vehicle.charging import Outcome
 from services.vehicle.service import Garage
 
@@ -19,14 +20,12 @@ router = APIRouter(
     responses={k: REFUSALS[k] for k in (400, 401, 403, 404, 409, 422, 502, 504)},
 )
 
-Text = Annotated[str, StringConstraints(min_length=1, max_length=64)]
-
 
 class BuildBody(BaseModel):
     """Which car: whose, and with which PCID; both may be left to the ecosystem."""
 
-    oem: Text | None = Field(default=None, examples=[None])
-    pcid: Text | None = Field(default=None, examples=[None])
+    oem: Name | None = Field(default=None, examples=[None])
+    pcid: Name | None = Field(default=None, examples=[None])
 
 
 class InstalledBody(BaseModel):
@@ -50,7 +49,7 @@ class CarBody(BaseModel):
 class ChargeBody(BaseModel):
     """A visit to a charger."""
 
-    charger: Text = Field(examples=["charger-1"])
+    charger: Name = Field(examples=["charger-1"])
     energy_wh: Annotated[int, Field(ge=0, le=200_000)] = Field(default=8000, examples=[8000])
     installation: Literal["auto", "always", "never"] = "auto"
 

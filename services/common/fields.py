@@ -1,0 +1,55 @@
+"""The values that bodies are made of, each with its bounds: what every door reads.
+
+A bound is also a shape: text with a bound must be text that can be written (a lone
+surrogate is refused), and numbers stay within what a database keeps.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Annotated
+
+from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints
+
+from .certificates import MAX_CERTIFICATE
+
+
+def _utc(value: datetime) -> datetime:
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("this instant lies outside the years 1 to 9999 of UTC") from None
+
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+"""An identifier or a name: 1 to 64 characters; what more is asked of it, its owner says."""
+
+Instant = Annotated[AwareDatetime, AfterValidator(_utc)]
+"""ISO 8601 with a time zone; held in UTC."""
+
+CertificateText = Annotated[str, StringConstraints(max_length=2 * MAX_CERTIFICATE)]
+"""A certificate: base64 of its DER encoding, or PEM."""
+
+RequestText = Annotated[str, StringConstraints(max_length=16_000)]
+"""A certificate request (PKCS#10): base64 of its DER encoding."""
+
+MessageText = Annotated[str, StringConstraints(max_length=32_000)]
+"""A V2G message: base64 of EXI."""
+
+ReceiptTexts = Annotated[
+    list[Annotated[str, StringConstraints(max_length=8000)]], Field(max_length=64)
+]
+"""MeteringReceiptReq messages: base64 of EXI."""
+
+SessionId = Annotated[str, StringConstraints(pattern="^[0-9A-Fa-f]{2,16}$")]
+"""A session's identifier on the cable: one to eight bytes, hex."""
+
+Currency = Annotated[str, StringConstraints(pattern="^[A-Z]{3}$")]
+"""ISO 4217."""
+
+Price = Annotated[Decimal, Field(ge=0, le=10_000, max_digits=12, decimal_places=6)]
+"""Per kWh or per session."""
+
+Wh = Annotated[int, Field(ge=0, le=10**12)]
+"""A meter reading. SQLite keeps integers of 64 bits; no meter of a charger counts so far."""
