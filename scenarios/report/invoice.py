@@ -10,7 +10,7 @@ from typing import Any
 from scenarios.story import Story
 from services.common.events import Event
 
-from .text import Names, day, opening
+from .text import Names, brief, day, opening
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def _invoice(story: Story, event: Event, everything: list[Event]) -> Invoice:
         date=day(event.at.isoformat()) if event.at else "",
         place=str(data.get("evse_id") or ""),
         operator=operator,
-        session=cdr,
+        session=brief(cdr),
         energy=_kwh(data.get("energy_wh")),
         meter=f"{_kwh(data.get('meter_start_wh'))} to {_kwh(data.get('meter_stop_wh'))}",
         currency=currency,

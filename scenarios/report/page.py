@@ -183,11 +183,16 @@ def _totals(events: Sequence[Event]) -> list[tuple[str, str]]:
             for event in events
         )
 
+    signed = sum(
+        event.kind == "cable" and "SignatureValue>" in str(event.data.get("request"))
+        for event in events
+    )
     return [
         (f"{count('cable')}", "message pairs over the cable"),
         (f"{count('http')}", "calls between parties"),
         (f"{count('issued')}", "certificates issued"),
-        (f"{spent('signatures')}", "signatures counted"),
+        (f"{spent('signatures')}", "signatures on certificates and contract data"),
+        (f"{signed}", "messages signed by cars"),
         (f"{spent('verifications')}", "signatures verified"),
         (size(spent("bytes")), "carried and issued"),
     ]

@@ -36,7 +36,7 @@ LANE_ORDER = (
 _ROOM = 1104.0
 _MARGIN = 34.0
 _SIDE = 84.0
-_GAP = (150.0, 320.0)
+_GAP = (124.0, 320.0)
 _HEAD = 58.0
 _FONT, _SMALL = 12.5, 11.5
 _ROW, _LEAF, _NOTE_LINE = 34.0, 32.0, 15.0
@@ -147,7 +147,7 @@ def diagram(items: Sequence[Item], names: Names) -> Diagram | None:
     happened = list(walk(items))
     if not any(isinstance(each, Hop) for each in happened):
         return None
-    return _Pen(_lanes_of(happened, names), names).draw(items)
+    return _Pen(_lanes_of(happened, names), happened, names).draw(items)
 
 
 def _lanes_of(happened: Iterable[Hop | Note], names: Names) -> list[str]:
@@ -161,23 +161,46 @@ def _lanes_of(happened: Iterable[Hop | Note], names: Names) -> list[str]:
     return sorted(seen, key=lambda name: kinds.get(names.kind(name), len(kinds)))
 
 
+def _gaps(parties: Sequence[str], happened: Sequence[Hop | Note]) -> list[float]:
+    """The distances between lanes: what the words between neighbours need, then equally more."""
+    least, most = _GAP
+    gaps = [least] * (len(parties) - 1)
+    rank = {name: position for position, name in enumerate(parties)}
+    for each in happened:
+        one, other = sorted((rank.get(each.event.sender, 0), rank.get(each.event.receiver, 0)))
+        if isinstance(each, Hop) and other == one + 1:
+            font = _FONT * (BOLD if each.event.kind == "cable" else 1)
+            gaps[one] = max(gaps[one], min(width(each.event.name, font) + 24, most))
+    room = max(_ROOM - _MARGIN - 2 * _SIDE, least * len(gaps))
+    wanted = sum(gap - least for gap in gaps)
+    spare = room - least * len(gaps)
+    if wanted > spare:
+        return [least + (gap - least) * spare / wanted for gap in gaps]
+    even = room / max(len(gaps), 1)
+    above = sum(max(even - gap, 0.0) for gap in gaps) or 1.0
+    return [min(gap + max(even - gap, 0.0) * (room - sum(gaps)) / above, most) for gap in gaps]
+
+
 class _Pen:
     """Draws row by row; ``y`` is where the next row begins."""
 
-    def __init__(self, parties: Sequence[str], names: Names) -> None:
+    def __init__(
+        self, parties: Sequence[str], happened: Sequence[Hop | Note], names: Names
+    ) -> None:
         self.names = names
         self.done = Diagram()
-        count = max(len(parties) - 1, 1)
-        gap = min(max((_ROOM - _MARGIN - 2 * _SIDE) / count, _GAP[0]), _GAP[1])
-        self.x = {name: _MARGIN + _SIDE + rank * gap for rank, name in enumerate(parties)}
-        self.done.width = _MARGIN + 2 * _SIDE + gap * (len(parties) - 1)
+        gaps = _gaps(parties, happened)
+        places = [_MARGIN + _SIDE + sum(gaps[:rank]) for rank in range(len(parties))]
+        self.x = dict(zip(parties, places, strict=True))
+        self.done.width = _MARGIN + 2 * _SIDE + sum(gaps)
+        sides = [2 * _SIDE, *gaps, 2 * _SIDE]
         self.done.lanes = [
             Lane(
                 self.x[name],
-                tuple(wrapped(names.short(name), _FONT * BOLD, gap - 12, 2)),
+                tuple(wrapped(names.short(name), _FONT * BOLD, min(left, right) - 8, 2)),
                 names.kind(name),
             )
-            for name in parties
+            for name, left, right in zip(parties, sides, sides[1:], strict=False)
         ]
         self.busy = dict.fromkeys(parties, 0)
         self.y = _HEAD + 10

@@ -21,6 +21,7 @@ _DISTINGUISHED_NAME = re.compile(
     r"CN=((?:[^,\\]|\\.)+)"
     r"(?:, (?:(?:O|OU)=[\w .&'-]+(?:\([^)]*\))?|(?:C|DC)=[\w-]+))+"
 )
+_RANDOM = re.compile(r"\b([0-9A-Fa-f]{4})[0-9A-Fa-f]{12,}\b")
 # Ems of a wide system sans (DejaVu, Verdana): a text that fits there fits anywhere.
 _EMS = (
     (frozenset("iljI.,:;'|!()[] -"), 0.36),
@@ -39,8 +40,13 @@ def common_name(subject: str) -> str:
 
 
 def plain(text: str) -> str:
-    """A sentence with each distinguished name shortened to its CN."""
-    return _DISTINGUISHED_NAME.sub(lambda found: found[1], text)
+    """A sentence with each distinguished name shortened to its CN, and without long ids."""
+    return brief(_DISTINGUISHED_NAME.sub(lambda found: found[1], text))
+
+
+def brief(text: str) -> str:
+    """``text`` with each long random identifier cut to its first four digits."""
+    return _RANDOM.sub(lambda found: f"{found[1]}\u2026", text)
 
 
 def opening(text: str) -> str:

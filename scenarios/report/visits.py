@@ -33,7 +33,7 @@ class Visit:
     title: str
     accepted: bool
     rungs: list[Rung] = field(default_factory=list)
-    words: list[tuple[str, str, str]] = field(default_factory=list)
+    words: dict[tuple[str, str], str] = field(default_factory=dict)
     reason: str = ""
     energy_wh: int = 0
     chains: list[Chain] = field(default_factory=list)
@@ -47,7 +47,14 @@ class Comparison:
     accepted: Visit
     refused: Visit
     rows: list[tuple[Rung | None, Rung | None]]
+    words: list[tuple[str, str, str, str]]
+    """Protocol, field, and its value on either side; "" where it was not asked."""
 
+
+_OCSP, _CHAIN = "OCSP", "Chain of certificates"
+_OCPP, _ISO, _OCPI = "OCPP 2.0.1", "ISO 15118-2", "OCPI 2.2.1"
+_PROTOCOLS = (_OCSP, _CHAIN, _OCPP, _ISO, _OCPI)
+"""In the order in which a visit hears of them."""
 
 _ORDINALS = ("First", "Second", "Third", "Fourth", "Fifth", "Sixth", "Seventh", "Eighth", "Ninth")
 
@@ -66,7 +73,14 @@ def comparison(story: Story) -> Comparison | None:
         return None
     left = _visit(visits.index(accepted), accepted[1], names)
     right = _visit(visits.index(refused), refused[1], names)
-    return Comparison(refused[0], left, right, _aligned(left.rungs, right.rungs))
+    fields = sorted({**left.words, **right.words}, key=lambda each: _PROTOCOLS.index(each[0]))
+    return Comparison(
+        refused[0],
+        left,
+        right,
+        _aligned(left.rungs, right.rungs),
+        [(*each, left.words.get(each, ""), right.words.get(each, "")) for each in fields],
+    )
 
 
 def _visits(story: Story) -> list[tuple[int, list[Event]]]:
@@ -101,36 +115,36 @@ def _visit(rank: int, events: Sequence[Event], names: Names) -> Visit:
     readings = meter_readings(events)
     visit.energy_wh = readings[-1] - readings[0] if readings else 0
     visit.chains = chains(events, names)
-    visit.words = list(_words(events))
+    visit.words = _words(events)
     refusal = next((e for e in events if e.kind == "cable" and e.outcome != "ok"), None)
     visit.reason = plain(str(refusal.data.get("reason") or "")) if refusal else ""
     return visit
 
 
-def _words(events: Sequence[Event]) -> list[tuple[str, str, str]]:
-    """Protocol, field and value: how the visit's outcome is called in each."""
+def _words(events: Sequence[Event]) -> dict[tuple[str, str], str]:
+    """Values by protocol and field: how the visit's outcome is called in each."""
     found: dict[tuple[str, str], str] = {}
     for event in events:
         if event.kind == "verdict" and isinstance(event.data.get("verdict"), dict):
             findings = event.data["verdict"].get("findings") or ()
             rules = [str(f.get("rule")) for f in findings if f.get("severity") == "error"]
-            found["Chain of certificates", "verdict"] = ", ".join(rules) or "accepted"
+            found[_CHAIN, "verdict"] = ", ".join(rules) or "accepted"
         response = event.data.get("response")
         if event.kind == "http" and isinstance(response, dict):
             if "ocpp" in response:
-                found["OCPP 2.0.1", "certificateStatus"] = str(response["ocpp"])
+                found[_OCPP, "certificateStatus"] = str(response["ocpp"])
             if "ocpi" in response:
-                found["OCPI 2.2.1", "allowed"] = str(response["ocpi"])
+                found[_OCPI, "allowed"] = str(response["ocpi"])
         if event.kind == "cable" and event.name in ("PaymentDetailsReq", "AuthorizationReq"):
             name = str(event.data.get("response_name") or event.name)
-            found["ISO 15118-2", f"{name}, ResponseCode"] = str(event.data.get("code") or "")
+            found[_ISO, f"ResponseCode of {name}"] = str(event.data.get("code") or "")
     for event in events:
         if event.kind == "http" and event.name == "OCSP":
             said = ocsp_status(event)
-            key = ("OCSP", "certStatus of the contract")
+            key = _OCSP, "certStatus of the contract"
             if said and (key not in found or said == "revoked"):
                 found[key] = said
-    return [(protocol, name, value) for (protocol, name), value in sorted(found.items())]
+    return found
 
 
 def _aligned(left: Sequence[Rung], right: Sequence[Rung]) -> list[tuple[Rung | None, Rung | None]]:
