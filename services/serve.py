@@ -30,6 +30,8 @@ APPS = {
 }
 
 BACKLOG = 2048
+# Seconds; longer than callers keep an idle connection, so that they close it and not we.
+KEEP_ALIVE = 75
 
 
 class StartError(RuntimeError):
@@ -76,6 +78,7 @@ async def running(
                 access_log=False,
                 lifespan="on",
                 timeout_graceful_shutdown=3,
+                timeout_keep_alive=KEEP_ALIVE,
                 backlog=BACKLOG,
             )
         )

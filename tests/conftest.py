@@ -19,7 +19,7 @@ from typing import Any
 import httpx
 import pytest
 
-_UP = "from scenarios.cli import main; main()"
+_PNCLAB = (sys.executable, "-I", "-c", "from scenarios.cli import main; main()")
 
 
 @dataclass
@@ -82,8 +82,7 @@ def pnclab_up(*options: str) -> Iterator[Up]:
         log = Path(folder) / "up.log"
         with log.open("wb") as stderr:
             process = subprocess.Popen(
-                [sys.executable, "-I", "-c", _UP, "up", "--free-ports", "--json"]
-                + ["--data", str(Path(folder) / "data"), *options],
+                [*_PNCLAB, "up", "--free-ports", "--json", "--data", f"{folder}/data", *options],
                 cwd=folder,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,

@@ -24,6 +24,7 @@ from pki.issuing import Authority, IssuingError, certificate_request, issue, new
 from pki.names import Subject, common_name, readable
 from pki.profiles import Role, profile
 from pki.revocation import (
+    CertId,
     CertificateStatus,
     OcspAnswer,
     OcspRequestError,
@@ -113,6 +114,7 @@ class CertificateAuthority:
         self.roles = tuple(roles)
         self._open: dict[int, OpenAuthority] = {}
         self._current: dict[Role, OpenAuthority] = {}
+        self._responders: dict[int, Authority] = {}
 
     # ------------------------------------------------------------- authorities
 
@@ -226,6 +228,9 @@ class CertificateAuthority:
         """The delegated responder of ``authority``, renewed when its life runs out."""
         party, reference = self.party, f"ocsp/{authority.role.value}/{authority.id}"
         now = party.clock.now()
+        at_hand = self._responders.get(authority.id)
+        if at_hand is not None and not needs_renewal(at_hand.certificate, now):
+            return at_hand
         row = self.tables.certificate
         found = await party.database.read(
             lambda session: session.scalars(
@@ -247,8 +252,10 @@ class CertificateAuthority:
                 public_key=key.public_key,
                 by=authority,
             )
-            return Authority(issued.certificate, key)
-        return Authority(load_der(found.der), key)
+            self._responders[authority.id] = Authority(issued.certificate, key)
+        else:
+            self._responders[authority.id] = Authority(load_der(found.der), key)
+        return self._responders[authority.id]
 
     # ----------------------------------------------------------------- issuing
 
@@ -417,9 +424,7 @@ class CertificateAuthority:
         responder: OpenAuthority | None = None
         answers = []
         for cert_id in asked.cert_ids:
-            authority = next(
-                (own for own in await self._all() if cert_id.matches(own.certificate)), None
-            )
+            authority = await self._named(cert_id)
             if authority is None or (responder is not None and authority.id != responder.id):
                 # One signature cannot speak for two issuers: a delegated responder is
                 # authorised by the issuer of the certificates in question (4.2.2.2).
@@ -489,6 +494,13 @@ class CertificateAuthority:
             if authority.certificate not in have and role in (None, authority.role.value)
         ]
         return own + issued
+
+    async def _named(self, cert_id: CertId) -> OpenAuthority | None:
+        """The authority that an OCSP request means; the books are read when it is not at hand."""
+        for own in list(self._open.values()):
+            if cert_id.matches(own.certificate):
+                return own
+        return next((own for own in await self._all() if cert_id.matches(own.certificate)), None)
 
     async def _all(self) -> list[OpenAuthority]:
         row = self.tables.authority

@@ -153,7 +153,8 @@ class ContractPool:
             request.verify(public_key(certificate), self.party.edition)
         except SignatureError as error:
             return self._refused(request, iso2.ResponseCode.FAILED_SignatureError, error.reason)
-        return await self._deliver_to(request, certificate)
+        async with self.party.turns:
+            return await self._deliver_to(request, certificate)
 
     async def _deliver_to(
         self, request: InstallationRequest, certificate: x509.Certificate

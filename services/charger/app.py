@@ -22,6 +22,6 @@ def create(ecosystem: Ecosystem, name: str) -> FastAPI:
         service=service,
         doors=(control.router,),
         prepare=service.prepare,
-        background=(service.confirm_stops,),
+        rounds=(service.confirm_stops,),
         stop=service.cable.close,
     )

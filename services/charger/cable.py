@@ -28,6 +28,8 @@ log = logging.getLogger("pnclab")
 # V2G_SECC_Sequence_Timeout, seconds.
 SEQUENCE_TIMEOUT = 60.0
 MAX_SESSIONS = 1000
+# How many events of a session may wait for the next write.
+FLUSH_AT = 20
 
 
 class Cable:
@@ -126,7 +128,11 @@ class _Connection:
         schema = sap.SCHEMA if isinstance(request, sap.supportedAppProtocolReq) else iso2.SCHEMA
         encoded = exi.encode(schema, answer)
         self._record(schema, request, answer, payload, encoded, (time.monotonic() - start) * 1000)
-        if self.session.facts.evccid:  # until then the events wait to know whose they are
+        # Events are written with the last answer at latest, or when many wait; before
+        # SessionSetupReq it is not known whose they are.
+        if over is not None or (
+            self.session.facts.evccid and len(current_unit().events) >= FLUSH_AT
+        ):
             await self.charger.party.database.flush()
         self.writer.write(frame(PayloadType.EXI, encoded))
         await self.writer.drain()

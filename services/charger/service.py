@@ -23,7 +23,8 @@ from .session import Facts
 from .store import CertificateRow, MeterRow, StopRow
 
 METER = "main"
-RETRY_EVERY = 5.0
+# How long a car queues for an outlet, seconds.
+OUTLET_PATIENCE = 120.0
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Charger:
         self.meter_id = self.evse_id.replace("*", "")[:32]
         self.cable = Cable(self)
         self.plugs: dict[str, Plug] = {}
+        self._outlets = asyncio.Semaphore(int(party.config.options["outlets"]))
 
     @property
     def cpo(self) -> PartyClient:
@@ -86,15 +88,26 @@ class Charger:
 
     # --------------------------------------------------------------- plugging
 
-    def plug_in(self, evccid: str, vehicle: str) -> Plug:
-        """A car was plugged in; its session follows over the cable."""
-        if evccid not in self.plugs and len(self.plugs) >= 10_000:
-            raise Refusal(409, "no_outlet", "no outlet is free")
+    async def plug_in(self, evccid: str, vehicle: str) -> Plug:
+        """A car takes an outlet, when one is free; its session follows over the cable.
+
+        Refusal 409 when none gets free in time, or when this car is plugged in already.
+        """
+        if evccid in self.plugs:
+            raise Refusal(409, "plugged_in", f"the car {evccid} is plugged in already")
+        try:
+            await asyncio.wait_for(self._outlets.acquire(), OUTLET_PATIENCE)
+        except TimeoutError:
+            raise Refusal(
+                409, "no_outlet", f"no outlet got free within {OUTLET_PATIENCE:g} s"
+            ) from None
         self.plugs[evccid] = Plug(evccid, vehicle, current_unit().run)
         return self.plugs[evccid]
 
     def unplug(self, evccid: str) -> None:
-        self.plugs.pop(evccid, None)
+        """The car leaves its outlet; a second time changes nothing."""
+        if self.plugs.pop(evccid, None) is not None:
+            self._outlets.release()
 
     # ---------------------------------------------------------------- metering
 
@@ -169,13 +182,11 @@ class Charger:
         await self.party.database.write(forget)
 
     async def confirm_stops(self) -> None:
-        """For ever: tell the operator about sessions whose end it has not confirmed."""
-        while True:
-            stops: list[Any] = await self.party.database.read(
-                lambda session: list(session.scalars(select(StopRow)))
-            )
-            for stop in stops:
-                with unit_of_work(stop.run):
-                    await self._confirm(stop)
-                    await self.party.database.flush()
-            await asyncio.sleep(RETRY_EVERY)
+        """A round: tell the operator about sessions whose end it has not confirmed."""
+        stops: list[Any] = await self.party.database.read(
+            lambda session: list(session.scalars(select(StopRow)))
+        )
+        for stop in stops:
+            with unit_of_work(stop.run):
+                await self._confirm(stop)
+                await self.party.database.flush()

@@ -9,6 +9,7 @@ Simulated: the energy. Each ChargingStatus loop stands for ten minutes at full p
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import secrets
 from collections.abc import Mapping
@@ -57,6 +58,8 @@ CHARGE_SERVICE, CERTIFICATE_SERVICE = 1, 2
 SCHEDULE = 1
 MAX_CURRENT_A, VOLTAGE_V, PHASES = 16, 230, 3
 MINUTES_PER_LOOP = 10
+# After this many seconds without the operator's word the car is told Ongoing.
+ONGOING_AFTER = 1.0
 WH_PER_LOOP = MAX_CURRENT_A * VOLTAGE_V * PHASES * MINUTES_PER_LOOP // 60
 
 
@@ -94,6 +97,7 @@ class SeccSession:
         self.charger = charger
         self.state = "setup"
         self.facts = Facts()
+        self._authorizing: asyncio.Task[dict[str, Any] | Refusal] | None = None
         self._raw = b""
 
     def negotiate(self, request: sap.supportedAppProtocolReq) -> sap.supportedAppProtocolRes:
@@ -137,8 +141,12 @@ class SeccSession:
                 )
             )
         self._raw = raw
-        answer: iso2.V2G_Message = await handler(message, body)
-        self.state = after
+        before, self.state = self.state, after
+        try:
+            answer: iso2.V2G_Message = await handler(message, body)
+        except SessionOver:
+            self.state = before
+            raise
         if after == "over":
             raise SessionOver(answer)
         return answer
@@ -310,20 +318,16 @@ class SeccSession:
                     "GenChallenge is not the one that this session was given",
                 )
             )
-        try:
-            answer = await self.charger.cpo.call(
-                "POST",
-                "/authorizations",
-                name="authorize",
-                summary="May this contract charge here?",
-                body={"emaid": self.facts.emaid, "evse_id": self.charger.evse_id},
-                timeout=1.8,
+        said = await self._operators_word()
+        if said is None:
+            self.state = "authorization"
+            return self._wrap(
+                iso2.AuthorizationRes(
+                    ResponseCode=Code.OK, EVSEProcessing=iso2.EVSEProcessing.Ongoing
+                )
             )
-        except Refusal as refusal:
-            raise SessionOver(
-                self._refuse("AuthorizationReq", Code.FAILED, refusal.message)
-            ) from None
-        said = answer.json
+        if isinstance(said, Refusal):
+            raise SessionOver(self._refuse("AuthorizationReq", Code.FAILED, said.message))
         if not said["accepted"]:
             raise SessionOver(
                 self._refuse("AuthorizationReq", Code(said["iso15118_2"]), said["reason"])
@@ -332,6 +336,32 @@ class SeccSession:
         return self._wrap(
             iso2.AuthorizationRes(ResponseCode=Code.OK, EVSEProcessing=iso2.EVSEProcessing.Finished)
         )
+
+    async def _operators_word(self) -> dict[str, Any] | Refusal | None:
+        """What the operator says of this contract; None while it has not answered.
+
+        A car waits two seconds for an AuthorizationRes, an operator may need longer: until it
+        answers, the car is told Ongoing and asks again.
+        """
+        if self._authorizing is None:
+            self._authorizing = asyncio.create_task(self._ask_operator())
+        done, _ = await asyncio.wait({self._authorizing}, timeout=ONGOING_AFTER)
+        return self._authorizing.result() if done else None
+
+    async def _ask_operator(self) -> dict[str, Any] | Refusal:
+        try:
+            answer = await self.charger.cpo.call(
+                "POST",
+                "/authorizations",
+                name="authorize",
+                summary="May this contract charge here?",
+                body={"emaid": self.facts.emaid, "evse_id": self.charger.evse_id},
+                timeout=20.0,
+            )
+        except Refusal as refusal:
+            return refusal
+        said: dict[str, Any] = answer.json
+        return said
 
     # ---------------------------------------------------------------- charging
 
@@ -384,13 +414,13 @@ class SeccSession:
         )
 
     async def on_PowerDeliveryReq(self, _m: Any, body: iso2.PowerDeliveryReq) -> iso2.V2G_Message:
-        wanted = iso2.ChargeProgress.Start if self.state == "delivery" else iso2.ChargeProgress.Stop
+        wanted = iso2.ChargeProgress.Start if self.state == "charging" else iso2.ChargeProgress.Stop
         if body.ChargeProgress is not wanted:
             raise SessionOver(
                 self._refuse(
                     "PowerDeliveryReq",
                     Code.FAILED_SequenceError,
-                    f"ChargeProgress {body.ChargeProgress} in state {self.state}",
+                    f"ChargeProgress {body.ChargeProgress} where {wanted} is due",
                 )
             )
         if body.SAScheduleTupleID != SCHEDULE:
@@ -480,6 +510,8 @@ class SeccSession:
 
     async def settle(self) -> None:
         """Tell the operator that charging ended; also when the car just went away."""
+        if self._authorizing is not None:
+            self._authorizing.cancel()
         record, self.facts.record = self.facts.record, ""
         if record:
             await self.charger.record_stop(

@@ -36,6 +36,9 @@ MAX_BODY = 1024 * 1024
 # the answer instead of a broken pipe.
 MAX_DRAIN = 64 * 1024 * 1024
 
+# Seconds between two rounds of what was left unfinished.
+ROUND_EVERY = 5.0
+
 _RUN = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _QUIET_PATHS = ("/healthz", "/events", "/oauth/token", "/docs", "/openapi.json")
 
@@ -275,17 +278,21 @@ def build_app(
     service: Any,
     doors: Sequence[APIRouter],
     prepare: Callable[[], Awaitable[None]],
-    background: Sequence[Callable[[], Awaitable[None]]] = (),
+    rounds: Sequence[Callable[[], Awaitable[None]]] = (),
     stop: Callable[[], Awaitable[None]] | None = None,
 ) -> FastAPI:
-    """The application of ``party``: its doors over ``service``, its preparation, its jobs."""
+    """The application of ``party``: its doors over ``service``, its preparation, its rounds.
+
+    A round is work that is due again and again once the party is ready: what an
+    unreachable party or a crash left unfinished is taken up there.
+    """
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         party.open()
         preparation: Preparation = app.state.preparation
         tasks = [asyncio.create_task(preparation.run())]
-        tasks += [asyncio.create_task(_after(preparation, job)) for job in background]
+        tasks += [asyncio.create_task(_again_and_again(preparation, work)) for work in rounds]
         try:
             yield
         finally:
@@ -313,6 +320,11 @@ def build_app(
     return app
 
 
-async def _after(preparation: Preparation, job: Callable[[], Awaitable[None]]) -> None:
+async def _again_and_again(preparation: Preparation, work: Callable[[], Awaitable[None]]) -> None:
     await preparation.ready.wait()
-    await job()
+    while True:
+        try:
+            await work()
+        except Exception:  # the next round may have more luck
+            log.exception("%s: a round failed", preparation.party.config.name)
+        await asyncio.sleep(ROUND_EVERY)

@@ -6,23 +6,26 @@ answer likewise (:class:`PartyRefused`); neither is a traceback.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import httpx
+import aiohttp
 
 from .errors import PartyRefused, PartyUnreachable
-from .events import HOP_HEADER, RUN_HEADER, Event, current_unit, new_id
+from .events import HOP_HEADER, RUN_HEADER, Event, current_unit, new_id, readable
 
 if TYPE_CHECKING:
     from services.ecosystem import PartyConfig
 
     from .party import Party
 
-# Bounded so that one slow party cannot hold every connection of its callers.
-LIMITS = httpx.Limits(max_connections=200, max_keepalive_connections=50)
+# Bounded, so that one slow party cannot take every socket of its callers.
+MAX_CONNECTIONS = 200
+# The whole exchange has one timeout, around it.
+_NO_TIMEOUT = aiohttp.ClientTimeout(total=None)
 DEFAULT_TIMEOUT = 10.0
 MAX_ANSWER = 8 * 1024 * 1024
 
@@ -44,10 +47,21 @@ class Http:
 
     def __init__(self, party: Party) -> None:
         self._party = party
-        self._client = httpx.AsyncClient(limits=LIMITS, follow_redirects=False, trust_env=False)
+        self._session: aiohttp.ClientSession | None = None
 
     async def close(self) -> None:
-        await self._client.aclose()
+        if self._session is not None:
+            await self._session.close()
+
+    def _opened(self) -> aiohttp.ClientSession:
+        # A session belongs to a running loop, so it is made with the first call.
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+            )
+        return self._session
 
     async def send(
         self,
@@ -78,22 +92,18 @@ class Http:
         start = time.monotonic()
         status, received, trouble = 0, b"", ""
         try:
-            response = await self._client.request(
-                method, url, content=content, headers=sent, params=params, timeout=timeout
-            )
-            status, received = response.status_code, response.content
-            if len(received) > MAX_ANSWER:
-                raise PartyUnreachable(receiver, url, f"its answer has {len(received)} bytes")
-        except httpx.TimeoutException:
+            async with asyncio.timeout(timeout):
+                status, received = await self._exchange(method, url, content, sent, params)
+        except TimeoutError:
             trouble = f"no answer within {timeout:g} s"
             raise PartyUnreachable(receiver, url, trouble, slow=True) from None
-        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+        except (aiohttp.ClientError, OSError, ValueError) as error:
             trouble = str(error) or type(error).__name__
             raise PartyUnreachable(receiver, url, trouble) from None
         finally:
             spent = (time.monotonic() - start) * 1000
-            asked, asked_raw = _readable(content)
-            answered, answered_raw = _readable(received)
+            asked, asked_raw = readable(content)
+            answered, answered_raw = readable(received)
             self._party.recorder.record(
                 Event(
                     kind="http",
@@ -122,15 +132,46 @@ class Http:
             )
         return status, received
 
+    async def _exchange(
+        self,
+        method: str,
+        url: str,
+        content: bytes | None,
+        headers: dict[str, str],
+        params: dict[str, str] | None,
+    ) -> tuple[int, bytes]:
+        """Send, and once more when a kept connection turns out to be closed by the other side.
 
-def _readable(content: bytes | None) -> tuple[Any, bytes | None]:
-    """A body as JSON where it is JSON (so that it can be redacted), else as bytes."""
-    if not content:
-        return None, None
-    try:
-        return json.loads(content), None
-    except (ValueError, RecursionError):
-        return None, content
+        What parties ask of each other may be asked twice: the same again has the same answer.
+        """
+        for attempt in range(2):
+            try:
+                async with self._opened().request(
+                    method,
+                    url,
+                    data=content,
+                    headers=headers,
+                    params=params,
+                    timeout=_NO_TIMEOUT,
+                    allow_redirects=False,
+                ) as response:
+                    return response.status, await _bounded(response)
+            except aiohttp.ClientConnectorError:
+                raise
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+                if attempt:
+                    raise
+        raise AssertionError("unreachable")
+
+
+async def _bounded(response: aiohttp.ClientResponse) -> bytes:
+    """The body; ValueError when it is larger than anybody's answer may be."""
+    received = bytearray()
+    async for part in response.content.iter_any():
+        received += part
+        if len(received) > MAX_ANSWER:
+            raise ValueError(f"its answer has more than {MAX_ANSWER} bytes")
+    return bytes(received)
 
 
 class PartyClient:

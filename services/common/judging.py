@@ -9,6 +9,7 @@ that somebody sends in must not make a party call anywhere else.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
@@ -22,7 +23,7 @@ from pki.profiles import Role
 from pki.revocation import ocsp_request
 from pki.trust import Anchor, Holder, TrustStore
 
-from .certificates import der_of, read_certificate
+from .certificates import der_of, fingerprint, read_certificate
 from .errors import PartyUnreachable, Refusal
 from .events import Event
 from .party import Party
@@ -46,6 +47,10 @@ ROOT_ROLES: Mapping[str, Role] = {
 }
 
 OCSP_TIMEOUT = 3.0
+# Seconds for which an answer about a CA (not about a leaf) is used again: in a burst of
+# vehicles all ask about the same sub-CAs.
+CA_ANSWER_REUSE = 5.0
+MAX_RECENT = 1000
 _UNANCHORED = ("chain.unknown-anchor", "chain.no-anchors", "chain.incomplete", "chain.decoy-anchor")
 
 
@@ -55,6 +60,7 @@ class Judge:
     def __init__(self, party: Party) -> None:
         self.party = party
         self.store = TrustStore(HOLDERS[party.config.kind])
+        self._recent: dict[str, tuple[float, asyncio.Future[bytes | None]]] = {}
 
     async def refresh(self) -> None:
         """Take over the roots that the pool has now and the trust model gives this holder."""
@@ -188,6 +194,25 @@ class Judge:
     async def _ask(
         self, certificate: x509.Certificate, issuer: x509.Certificate, url: str
     ) -> bytes | None:
+        """A responder's answer; about a CA, one that was fetched moments ago will do, and who
+        asks while it is being fetched gets the same one."""
+        if not _is_ca(certificate):
+            return await self._fetch(certificate, issuer, url)
+        mark, now = fingerprint(certificate), time.monotonic()
+        known = self._recent.get(mark)
+        if known is None or known[0] < now - CA_ANSWER_REUSE:
+            if len(self._recent) >= MAX_RECENT:
+                self._recent.clear()
+            asked = asyncio.ensure_future(self._fetch(certificate, issuer, url))
+            known = self._recent[mark] = (now, asked)
+        answer = await asyncio.shield(known[1])
+        if answer is None:
+            self._recent.pop(mark, None)
+        return answer
+
+    async def _fetch(
+        self, certificate: x509.Certificate, issuer: x509.Certificate, url: str
+    ) -> bytes | None:
         try:
             status, answer = await self.party.http.send(
                 self._who(url),
@@ -220,3 +245,11 @@ class Judge:
             if url.startswith(f"{party.url}/"):
                 return party.name
         return urlsplit(url).netloc
+
+
+def _is_ca(certificate: x509.Certificate) -> bool:
+    try:
+        constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
+    except (x509.ExtensionNotFound, ValueError):
+        return False
+    return constraints.value.ca

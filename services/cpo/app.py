@@ -22,5 +22,5 @@ def create(ecosystem: Ecosystem, name: str) -> FastAPI:
         service=service,
         doors=(chargers.router,),
         prepare=service.prepare,
-        background=(service.send_unsent,),
+        rounds=(service.send_unsent,),
     )

@@ -7,7 +7,6 @@ OCPI's words. Charge detail records are sent until they are answered.
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,8 +33,7 @@ from .store import SessionRow, unsent
 
 # A car waits 5 s for its contract, a charger gives up at 4.5 s.
 INSTALLATION_TIMEOUT = 4.0
-AUTHORIZATION_TIMEOUT = 1.5
-RETRY_EVERY = 5.0
+AUTHORIZATION_TIMEOUT = 10.0
 
 # The mobility operator's word -> what the charger tells the car (AuthorizationRes).
 AUTHORIZATION_CODES: Mapping[str, str] = {
@@ -108,14 +106,15 @@ class ChargePointOperator:
 
     async def install(self, request: bytes) -> dict[str, Any]:
         """Pass a car's CertificateInstallationReq on to the contract pool."""
-        answer = await self.party.uses("ccp").call(
-            "POST",
-            "/installations",
-            name="CertificateInstallationReq",
-            summary=f"{self.party.config.title} passes the car's request on to the contract pool",
-            body={"certificate_installation_req": b64(request)},
-            timeout=INSTALLATION_TIMEOUT,
-        )
+        async with self.party.turns:
+            answer = await self.party.uses("ccp").call(
+                "POST",
+                "/installations",
+                name="CertificateInstallationReq",
+                summary=f"{self.party.config.title} passes the car's request on to the pool",
+                body={"certificate_installation_req": b64(request)},
+                timeout=INSTALLATION_TIMEOUT,
+            )
         body: dict[str, Any] = answer.json
         return body
 
@@ -131,14 +130,15 @@ class ChargePointOperator:
             return ContractCheck(
                 False, "FAILED_CertChainError", "CertChainError", str(error), {"accepted": False}
             )
-        verdict = await self.judge.verdict(
-            chain[0],
-            chain[1:],
-            role=Role.CONTRACT,
-            identifier=identifier,
-            revocation=self.judge.revocation("contract_revocation"),
-            what=f"the contract certificate of {emaid_text}",
-        )
+        async with self.party.turns:
+            verdict = await self.judge.verdict(
+                chain[0],
+                chain[1:],
+                role=Role.CONTRACT,
+                identifier=identifier,
+                revocation=self.judge.revocation("contract_revocation"),
+                what=f"the contract certificate of {emaid_text}",
+            )
         return ContractCheck(
             verdict.accepted,
             iso2_code(verdict),
@@ -312,13 +312,11 @@ class ChargePointOperator:
         return await self.party.database.write(change)
 
     async def send_unsent(self) -> None:
-        """For ever: send the records that nobody has answered yet."""
-        while True:
-            for row in await self.party.database.read(unsent):
-                with unit_of_work(row.run):
-                    await self._send_record(row)
-                    await self.party.database.flush()
-            await asyncio.sleep(RETRY_EVERY)
+        """A round: send the records that nobody has answered yet."""
+        for row in await self.party.database.read(unsent):
+            with unit_of_work(row.run):
+                await self._send_record(row)
+                await self.party.database.flush()
 
     async def sessions(self) -> list[SessionRow]:
         return await self.party.database.read(

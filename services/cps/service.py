@@ -123,14 +123,15 @@ class ProvisioningService:
                     f"emaid: {emaid} is already used with car {known.pcid}",
                 )
             return (await self._store(known) if not known.stored else known), False
-        await self.judge.require(
-            leaf,
-            request.contract_chain[1:],
-            role=Role.CONTRACT,
-            identifier=emaid,
-            policy="contract_revocation",
-            what=f"the contract certificate of {emaid}",
-        )
+        async with self.party.turns:
+            await self.judge.require(
+                leaf,
+                request.contract_chain[1:],
+                role=Role.CONTRACT,
+                identifier=emaid,
+                policy="contract_revocation",
+                what=f"the contract certificate of {emaid}",
+            )
         chain = self.chain
         assert self._signer is not None
         data = ContractData(

@@ -76,7 +76,8 @@ class Contracts:
                 422, "ends_in_the_past", f"ends: {ends.isoformat()} is past, now is {now:%F %T}Z"
             )
         # The car must exist before anything is written down.
-        await self._provisioning(pcid)
+        async with self.party.turns:
+            await self._provisioning(pcid)
 
         def order(session: Session) -> tuple[ContractRow, bool]:
             if session.get(DriverRow, driver) is None:
@@ -106,7 +107,8 @@ class Contracts:
 
         row, new = await self.party.database.write(order)
         if row.status in ("pending", "certified"):
-            row = await self._complete(row)
+            async with self.party.turns:
+                row = await self._complete(row)
         return row, new
 
     async def get(self, text: str) -> ContractRow:

@@ -90,7 +90,8 @@ class VehicleMaker:
         except IntegrityError:
             raise Refusal(409, "pcid_taken", f"pcid: {pcid} is another car's") from None
         if row.status == "pending":
-            row = await self._complete(row)
+            async with self.party.turns:
+                row = await self._complete(row)
         return row, new
 
     async def get(self, pcid: str) -> VehicleRow:

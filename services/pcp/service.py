@@ -51,14 +51,15 @@ class ProvisioningPool:
             return known, False
         if known is not None:
             raise _taken(pcid)
-        await self.judge.require(
-            certificate,
-            issuers,
-            role=Role.OEM_PROVISIONING,
-            identifier=pcid,
-            policy="oem_revocation",
-            what=f"the provisioning certificate of {pcid}",
-        )
+        async with self.party.turns:
+            await self.judge.require(
+                certificate,
+                issuers,
+                role=Role.OEM_PROVISIONING,
+                identifier=pcid,
+                policy="oem_revocation",
+                what=f"the provisioning certificate of {pcid}",
+            )
         row = ProvisioningRow(
             pcid=pcid.normal,
             wmi=pcid.wmi,

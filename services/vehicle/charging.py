@@ -7,6 +7,7 @@ step either goes on or ends the session with the stage and the response code.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 
 CERTIFICATE_SERVICE = 2
 MAX_LOOPS = 200
+# V2G_EVCC_Ongoing_Timeout, seconds.
+ONGOING_TIMEOUT = 60.0
 
 
 @dataclass
@@ -254,11 +257,13 @@ class EvccSession:
         assert isinstance(details, iso2.PaymentDetailsRes)
         self.outcome.code = details.ResponseCode.value
         body = iso2.AuthorizationReq(Id="id1", GenChallenge=details.GenChallenge)
-        while True:
+        until = time.monotonic() + ONGOING_TIMEOUT
+        while time.monotonic() < until:
             answer = await self._ask(body, signed="AuthorizationReq")
             assert isinstance(answer, iso2.AuthorizationRes)
             if answer.EVSEProcessing is iso2.EVSEProcessing.Finished:
                 return
+        raise CableError("AuthorizationReq", f"still Ongoing after {ONGOING_TIMEOUT:g} s")
 
     async def _charge(self) -> None:
         multiplier = 0

@@ -22,7 +22,8 @@ from .cable import Cable, CableError
 from .charging import Contract, EvccSession, Outcome
 from .store import CarRow, InstalledRow, cars, contract_in_use
 
-INSTALLATION = ("auto", "always", "never")
+# Longer than a charger lets a car queue for an outlet, seconds.
+QUEUE_TIMEOUT = 130.0
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,7 @@ class Garage:
             name="plug in",
             summary=f"The car {pcid} is plugged in",
             body={"evccid": car.evccid},
+            timeout=QUEUE_TIMEOUT,
         )
         try:
             return await self._session(

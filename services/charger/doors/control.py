@@ -63,9 +63,10 @@ async def status(request: Request, _caller: AnyCaller) -> StatusBody:
 async def plug_in(
     request: Request, body: PlugBody, caller: Annotated[Caller, Depends(allow("vehicle"))]
 ) -> OutletBody:
-    """Plug a car in. What follows on the cable belongs to the run of this call."""
+    """Plug a car in, waiting for a free outlet. What follows on the cable belongs to the run of
+    this call."""
     charger = _service(request)
-    charger.plug_in(body.evccid, caller.client)
+    await charger.plug_in(body.evccid, caller.client)
     return OutletBody(evse_id=charger.evse_id, cable=charger.party.config.options["cable"])
 
 
