@@ -22,4 +22,5 @@ def create(ecosystem: Ecosystem, name: str) -> FastAPI:
         service=service,
         doors=(api.router,),
         prepare=service.prepare,
+        rounds=(service.store_unstored,),
     )

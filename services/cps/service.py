@@ -6,6 +6,7 @@ service's own chain ends at a V2G root that the car knows.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 from cryptography import x509
@@ -27,7 +28,7 @@ from services.common.certificates import (
     read_chain,
 )
 from services.common.errors import Refusal
-from services.common.events import Event
+from services.common.events import Event, unit_of_work
 from services.common.judging import Judge
 from services.common.party import Party
 from v2g import exi
@@ -35,6 +36,8 @@ from v2g.certificate_installation import NO_SESSION, ContractData
 from v2g.messages import iso2
 
 from .store import SignedRow, SignerRow
+
+log = logging.getLogger("pnclab")
 
 
 @dataclass(frozen=True)
@@ -58,13 +61,26 @@ class ProvisioningService:
     async def prepare(self) -> None:
         await self._prepare_signer()
         await self.judge.refresh()
+
+    async def store_unstored(self) -> None:
+        """A round: hand over what was signed and did not reach the pool."""
         unstored = await self.party.database.read(
             lambda session: list(
                 session.scalars(select(SignedRow).where(SignedRow.stored.is_(False)))
             )
         )
         for row in unstored:
-            await self._store(row)
+            with unit_of_work("resume"):
+                try:
+                    await self._store(row)
+                except Refusal as reason:
+                    log.info(
+                        "%s: contract data of %s is not in the pool: %s",
+                        self.party.config.name,
+                        row.emaid,
+                        reason.message,
+                    )
+                await self.party.database.flush()
 
     async def _prepare_signer(self) -> None:
         """Our signing certificate, renewed when less than a third of its life is left."""

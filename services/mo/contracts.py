@@ -1,8 +1,8 @@
 """Contracts: from the driver's signature to a bundle that only one car can open.
 
 Issuing a contract spans four parties. Each step is written down before the next one is
-asked for, so that what a crash leaves behind is either completed at the next start or
-stands as pending:
+asked for, so that what a crash or an unreachable party leaves behind stands as pending until
+a later round completes it:
 
 ``pending`` (ordered) -> ``certified`` (certificate and encrypted key, in one transaction)
 -> ``active`` (signed by the provisioning service and stored in the contract pool).
@@ -10,6 +10,7 @@ stands as pending:
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 from datetime import datetime
@@ -35,11 +36,13 @@ from services.common.certificates import (
     read_chain,
 )
 from services.common.errors import PartyRefused, Refusal
-from services.common.events import Event, cost
+from services.common.events import Event, cost, unit_of_work
 from services.common.judging import Judge
 from services.common.party import Party
 
 from .store import ContractRow, DriverRow, unfinished
+
+log = logging.getLogger("pnclab")
 
 _LETTERS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -49,14 +52,29 @@ class Contracts:
         self.party = party
         self.ca = ca
         self.judge = Judge(party)
+        # EMAIDs of contracts that a request is completing right now.
+        self._under_way: set[str] = set()
 
     async def resume(self) -> None:
-        """Complete what was left half way."""
+        """A round: complete what was left half way; what cannot be completed now stays as it is."""
         for row in await self.party.database.read(unfinished):
-            if row.status in ("pending", "certified"):
-                await self._complete(row)
-            else:
-                await self._leave_pool(row)
+            if row.emaid in self._under_way:
+                continue
+            with unit_of_work("resume"):
+                try:
+                    if row.status in ("pending", "certified"):
+                        await self._complete(row)
+                    else:
+                        await self._leave_pool(row)
+                except Refusal as reason:
+                    log.info(
+                        "%s: contract %s stays %s: %s",
+                        self.party.config.name,
+                        row.wire,
+                        row.status,
+                        reason.message,
+                    )
+                await self.party.database.flush()
 
     async def sign(
         self, driver: str, pcid_text: str, emaid_text: str | None, ends: datetime | None
@@ -93,7 +111,8 @@ class Contracts:
                 )
             row = ContractRow(
                 emaid=emaid.normal,
-                wire=emaid.wire,
+                # The schema of ISO 15118-2 has no room for hyphens.
+                wire=emaid.normal + (emaid.check_digit or ""),
                 driver=driver,
                 pcid=pcid.normal,
                 edition=self.party.edition.name,
@@ -105,10 +124,14 @@ class Contracts:
             session.flush()
             return row, True
 
-        row, new = await self.party.database.write(order)
-        if row.status in ("pending", "certified"):
-            async with self.party.turns:
-                row = await self._complete(row)
+        self._under_way.add(emaid.normal)
+        try:
+            row, new = await self.party.database.write(order)
+            if row.status in ("pending", "certified"):
+                async with self.party.turns:
+                    row = await self._complete(row)
+        finally:
+            self._under_way.discard(emaid.normal)
         return row, new
 
     async def get(self, text: str) -> ContractRow:
@@ -197,19 +220,24 @@ class Contracts:
             found.dh_public_key = encrypted.dh_public_key
             found.status = "certified"
 
-        await self.ca.issue(
-            Role.CONTRACT,
-            subject=Subject(
-                common_name=row.wire,
-                organization=self.party.organisation,
-                country=self.party.ecosystem.country,
-                domain_components=role_domain(Role.CONTRACT, self.party),
-            ),
-            public_key=contract_key.public_key,
-            request_key=f"emaid:{row.emaid}:{row.edition}",
-            not_after=row.ends,
-            also=keep,
-        )
+        try:
+            await self.ca.issue(
+                Role.CONTRACT,
+                subject=Subject(
+                    common_name=row.wire,
+                    organization=self.party.organisation,
+                    country=self.party.ecosystem.country,
+                    domain_components=role_domain(Role.CONTRACT, self.party),
+                ),
+                public_key=contract_key.public_key,
+                request_key=f"emaid:{row.emaid}:{row.edition}",
+                not_after=row.ends,
+                also=keep,
+            )
+        except Refusal as refusal:
+            # The same order came in twice at once, and the other one was first: its key counts.
+            if refusal.code != "already_issued":
+                raise
         return await self.get(row.wire)
 
     async def _end(self, row: ContractRow, status: str) -> ContractRow:

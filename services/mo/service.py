@@ -38,4 +38,3 @@ class MobilityOperator:
                 },
             )
         await self.contracts.judge.refresh()
-        await self.contracts.resume()

@@ -3,11 +3,12 @@
 A car's key is made in the car; what comes here is a request signed with it. Building a
 car spans two parties, so the order is written down first (``pending``), then the
 certificate is issued and registered with the pool, then the car is ``registered``; what
-a crash left pending is completed at the next start.
+a crash or an unreachable pool left pending, a later round completes.
 """
 
 from __future__ import annotations
 
+import logging
 import secrets
 
 from sqlalchemy.exc import IntegrityError
@@ -28,10 +29,12 @@ from services.common.certificates import (
     unb64,
 )
 from services.common.errors import Refusal
-from services.common.events import Event
+from services.common.events import Event, unit_of_work
 from services.common.party import Party
 
 from .store import CA, VehicleRow, by_key, pending
+
+log = logging.getLogger("pnclab")
 
 # ISO 3780 and VIN practice: no I, O, Q.
 _LETTERS = "0123456789ABCDEFGHJKLMNPRSTUVWXYZ"
@@ -41,6 +44,8 @@ class VehicleMaker:
     def __init__(self, party: Party) -> None:
         self.party = party
         self.ca = CertificateAuthority(party, CA, (Role.OEM_ROOT, Role.OEM_SUB1, Role.OEM_SUB2))
+        # PCIDs of cars that a request is completing right now.
+        self._under_way: set[str] = set()
 
     async def prepare(self) -> None:
         await self.ca.prepare()
@@ -52,8 +57,23 @@ class VehicleMaker:
             summary=f"{self.party.config.title} publishes its root",
             body={"type": "OEM", "certificate": b64(der_of(root))},
         )
+
+    async def resume(self) -> None:
+        """A round: complete the cars that were left half way; what cannot be stays pending."""
         for row in await self.party.database.read(pending):
-            await self._complete(row)
+            if row.pcid in self._under_way:
+                continue
+            with unit_of_work("resume"):
+                try:
+                    await self._complete(row)
+                except Refusal as reason:
+                    log.info(
+                        "%s: car %s stays pending: %s",
+                        self.party.config.name,
+                        row.pcid,
+                        reason.message,
+                    )
+                await self.party.database.flush()
 
     async def build(self, csr: bytes, wanted: str | None) -> tuple[VehicleRow, bool]:
         """Build the car whose key signed ``csr``; returns it and whether it is new.
@@ -90,8 +110,12 @@ class VehicleMaker:
         except IntegrityError:
             raise Refusal(409, "pcid_taken", f"pcid: {pcid} is another car's") from None
         if row.status == "pending":
-            async with self.party.turns:
-                row = await self._complete(row)
+            self._under_way.add(row.pcid)
+            try:
+                async with self.party.turns:
+                    row = await self._complete(row)
+            finally:
+                self._under_way.discard(row.pcid)
         return row, new
 
     async def get(self, pcid: str) -> VehicleRow:

@@ -1,0 +1,245 @@
+"""A whole ecosystem in this process: served on loopback by an event loop in a thread.
+
+In this process, because the tests look behind the answers: into the databases (did a
+refused call change anything?), into the log (was there a traceback?), into services.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import sqlite3
+import threading
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from services.common.party import Party
+from services.ecosystem import Ecosystem, load
+from services.serve import running
+
+T = TypeVar("T")
+
+
+@dataclass
+class World:
+    """A running ecosystem and the means to call its parties as any client."""
+
+    ecosystem: Ecosystem
+    loop: asyncio.AbstractEventLoop
+    http: httpx.Client
+    many: httpx.AsyncClient
+    apps: dict[str, FastAPI] = field(default_factory=dict)
+    _tokens: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run ``work`` on the ecosystem's loop; its result."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(60)
+
+    def party(self, name: str) -> Party:
+        party: Party = self.apps[name].state.party
+        return party
+
+    def service(self, name: str) -> Any:
+        return self.apps[name].state.service
+
+    def url(self, name: str) -> str:
+        return self.ecosystem.party(name).url
+
+    def token(self, party: str, client: str = "admin") -> str:
+        if (party, client) not in self._tokens:
+            answer = self.http.post(
+                f"{self.url(party)}/oauth/token",
+                data={
+                    "grant_type": "client_credentials",
+                    "client_id": client,
+                    "client_secret": f"{client}-test-secret",
+                },
+            )
+            assert answer.status_code == 200, answer.text
+            self._tokens[party, client] = answer.json()["access_token"]
+        return self._tokens[party, client]
+
+    def call(
+        self,
+        party: str,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        client: str | None = "admin",
+        headers: Mapping[str, str] | None = None,
+        content: bytes | None = None,
+    ) -> httpx.Response:
+        """Call ``party`` as ``client`` (None: without a token)."""
+        sent = dict(headers or {})
+        if client is not None:
+            sent["Authorization"] = f"Bearer {self.token(party, client)}"
+        arguments: dict[str, Any] = {"json": body} if body is not None else {"content": content}
+        return self.http.request(method, self.url(party) + path, headers=sent, **arguments)
+
+    def all(
+        self,
+        party: str,
+        method: str,
+        wanted: Sequence[tuple[str, bytes | None, Mapping[str, Any]]],
+        *,
+        client: str | None = "admin",
+    ) -> list[httpx.Response]:
+        """Many calls (path, content, headers) at a time: a party writes them in one commit."""
+        token = {} if client is None else {"Authorization": f"Bearer {self.token(party, client)}"}
+
+        async def work() -> list[httpx.Response]:
+            calls = [
+                self.many.request(
+                    method, self.url(party) + path, content=content, headers={**token, **headers}
+                )
+                for path, content, headers in wanted
+            ]
+            return list(await asyncio.gather(*calls))
+
+        return self.run(work())
+
+    def ok(self, party: str, method: str, path: str, body: Any = None, **more: Any) -> Any:
+        """The JSON of a call that must succeed."""
+        answer = self.call(party, method, path, body, **more)
+        assert answer.is_success, f"{method} {path}: {answer.status_code} {answer.text}"
+        return answer.json() if answer.content else None
+
+    # What most tests need first.
+
+    def car(self, **body: Any) -> dict[str, Any]:
+        car: dict[str, Any] = self.ok("garage", "POST", "/vehicles", body)
+        return car
+
+    def driver(self, deposit: str = "50.00") -> str:
+        body = {"name": "Ada Driver", "deposit": deposit}
+        return str(self.ok("sunmile", "POST", "/drivers", body)["id"])
+
+    def contract(self, pcid: str, driver: str | None = None, **more: Any) -> dict[str, Any]:
+        body = {"driver": driver or self.driver(), "pcid": pcid, **more}
+        contract: dict[str, Any] = self.ok("sunmile", "POST", "/contracts", body)
+        return contract
+
+    def charge(self, pcid: str, energy_wh: int = 2000, **more: Any) -> dict[str, Any]:
+        body = {"charger": "charger-1", "energy_wh": energy_wh, **more}
+        outcome: dict[str, Any] = self.ok("garage", "POST", f"/vehicles/{pcid}/charge", body)
+        return outcome
+
+    # What a refused call must not change.
+
+    def state(self, *parties: str) -> dict[tuple[str, str], tuple[int, str]]:
+        """(party, table) -> rows and a digest over them; events are left out."""
+        found = {}
+        for name in parties or tuple(self.ecosystem.parties):
+            found.update(
+                {(name, table): seen for table, seen in _tables(self.database(name)).items()}
+            )
+        return found
+
+    def database(self, name: str) -> Path:
+        return Path(self.ecosystem.party(name).database.removeprefix("sqlite:///"))
+
+    @contextmanager
+    def unchanged(self, *parties: str) -> Iterator[None]:
+        """Fails when the block changed a row of ``parties`` (default: of all)."""
+        before = self.state(*parties)
+        yield
+        after = self.state(*parties)
+        changed = [mark for mark in after if after[mark] != before.get(mark)]
+        assert not changed, f"changed: {changed}"
+
+
+def _tables(path: Path) -> dict[str, tuple[int, str]]:
+    found = {}
+    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    try:
+        names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        for (table,) in names.fetchall():
+            if table == "events":
+                continue
+            rows = connection.execute(f'SELECT * FROM "{table}"').fetchall()
+            found[table] = (len(rows), hashlib.sha256(repr(rows).encode()).hexdigest())
+    finally:
+        connection.close()
+    return found
+
+
+@contextmanager
+def serving(ecosystem: Ecosystem, *names: str) -> Iterator[World]:
+    """Serve ``names`` of ``ecosystem`` (default: all) until the block ends."""
+    loop = asyncio.new_event_loop()
+    begun: threading.Event = threading.Event()
+    stop = asyncio.Event()
+    trouble: list[BaseException] = []
+
+    options: dict[str, Any] = {"timeout": 60, "trust_env": False, "verify": False}
+    with httpx.Client(**options) as http:
+        limits = httpx.Limits(max_connections=16)
+        world = World(ecosystem, loop, http, httpx.AsyncClient(**options, limits=limits))
+
+        async def serve() -> None:
+            try:
+                async with running(ecosystem, names or None, ready_within=30) as apps:
+                    world.apps.update(apps)
+                    begun.set()
+                    await stop.wait()
+            except BaseException as error:
+                trouble.append(error)
+            finally:
+                await world.many.aclose()
+                begun.set()
+
+        def work() -> None:
+            loop.run_until_complete(serve())
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.close()
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        begun.wait()
+        try:
+            if trouble:
+                raise trouble[0]
+            yield world
+        finally:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(stop.set)
+            thread.join(30)
+        assert not trouble, trouble
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """The default ecosystem, running; strict in everything."""
+    folder = tmp_path_factory.mktemp("ecosystem")
+    with serving(load(data=folder).on_free_ports()) as found:
+        yield found
+
+
+class _Errors(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.seen: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.seen.append(logging.Formatter("%(name)s: %(message)s").format(record))
+
+
+@pytest.fixture(autouse=True)
+def no_traceback() -> Iterator[list[str]]:
+    """Whatever a test sends: no party logs an error. Who expects one clears the list."""
+    errors = _Errors()
+    logging.getLogger().addHandler(errors)
+    try:
+        yield errors.seen
+    finally:
+        logging.getLogger().removeHandler(errors)
+    assert not errors.seen, "\n".join(errors.seen)
