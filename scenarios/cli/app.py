@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from typing import Annotated
 
-import click
 import typer
 
 from services.common.keystore import SealingError
@@ -57,14 +56,7 @@ _NOT_AS_EXPECTED = (DemoError, LabError, SchemaError, StartError)
 def main() -> None:
     """The entry point of the command ``pnclab``."""
     try:
-        app(standalone_mode=False)
-    except click.exceptions.Exit as end:
-        sys.exit(end.exit_code)
-    except click.exceptions.Abort:
-        fail("interrupted", 1)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(2)
+        app()
     except _WRONG_USE as error:
         fail(str(error), 2)
     except _NOT_AS_EXPECTED as error:
@@ -73,5 +65,3 @@ def main() -> None:
         # Whoever read our output has gone away; nothing is left to say.
         sys.stderr.close()
         sys.exit(1)
-    except KeyboardInterrupt:
-        fail("interrupted", 130)

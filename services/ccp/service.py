@@ -9,6 +9,7 @@ that the charger can pass it on to the car.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from cryptography import x509
 from sqlalchemy.orm import Session
@@ -19,11 +20,10 @@ from pki.names import common_name
 from pki.profiles import Role
 from services.common.auth import Caller
 from services.common.certificates import (
-    b64,
     load_der,
     public_key,
-    read_certificate,
     read_chain,
+    read_der,
 )
 from services.common.errors import PartyRefused, Refusal
 from services.common.events import Event, cost
@@ -75,11 +75,11 @@ class ContractPool:
         except IdentifierError as error:
             raise Refusal(422, f"not_a_{error.kind.lower()}", str(error)) from None
         response = self._read_response(message)
+        contract = read_der(response.data.contract_chain[0], "message: ContractSignatureCertChain")
         try:
             inside = EMAID.parse(response.data.emaid, strict=False)
-            contract = load_der(response.data.contract_chain[0])
-        except ValueError as error:
-            raise Refusal(422, "not_contract_data", f"message: {error}") from None
+        except IdentifierError as error:
+            raise Refusal(422, "not_an_emaid", f"message: {error}") from None
         if inside != emaid:
             raise Refusal(
                 422, "other_emaid", f"emaid: {emaid}, but the message is of {inside.wire}"
@@ -139,9 +139,7 @@ class ContractPool:
         except WrongMessage as error:
             raise Refusal(400, "wrong_message", f"certificate_installation_req: {error}") from None
         try:
-            certificate = read_certificate(
-                b64(request.provisioning_certificate), "OEMProvisioningCert"
-            )
+            certificate = read_der(request.provisioning_certificate, "OEMProvisioningCert")
         except Refusal:
             return self._refused(
                 request,
@@ -253,7 +251,7 @@ class ContractPool:
         try:
             answer = await self.party.uses("pcp").call(
                 "GET",
-                f"/provisioning-certificates/{pcid.wire}",
+                f"/provisioning-certificates/{quote(pcid.wire, safe='')}",
                 name="provisioning certificate",
                 summary=f"Is the car {pcid} registered, and who issued its certificate?",
             )
@@ -283,10 +281,13 @@ class ContractPool:
             raise Refusal(400, "wrong_exi", f"message: {error}") from None
         except WrongMessage as error:
             raise Refusal(400, "wrong_message", f"message: {error}") from None
+        signer = read_der(
+            response.data.provisioning_chain[0], "message: SAProvisioningCertificateChain"
+        )
         try:
-            signer = load_der(response.data.provisioning_chain[0])
+            cost().verifications += 1
             response.verify(public_key(signer), self.party.edition)
-        except (SignatureError, ValueError, AssertionError) as error:
+        except SignatureError as error:
             raise Refusal(
                 422, "not_signed", f"message: the provisioning service's signature: {error}"
             ) from None

@@ -56,7 +56,10 @@ class Envelope:
             return
         headers = {name.decode("latin-1"): value for name, value in scope["headers"]}
         run = headers.get(RUN_HEADER.lower(), b"").decode("latin-1")
-        body = await _whole_body(receive)
+        try:
+            body = await _whole_body(receive)
+        except _GoneAway:
+            return  # half a request is none: nothing is done, and nobody waits for an answer
         if body is None:
             await _too_large()(scope, receive, send)
             return
@@ -155,14 +158,18 @@ def _streams(start: Message) -> bool:
     )
 
 
+class _GoneAway(Exception):
+    """The caller hung up before its request was complete."""
+
+
 async def _whole_body(receive: Receive) -> bytes | None:
-    """The request's body; None when it is larger than a party reads."""
+    """The request's body; None when it is larger than a party reads. _GoneAway."""
     parts: list[bytes] = []
     size = 0
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            return b"".join(parts)
+            raise _GoneAway
         part = message.get("body", b"")
         size += len(part)
         if size <= MAX_BODY:

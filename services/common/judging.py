@@ -230,7 +230,10 @@ class Judge:
         return answer if status == 200 else None
 
     def _may_call(self, url: str) -> bool:
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError:
+            return False
         if parts.scheme != "http" or not parts.hostname:
             return False
         if parts.hostname in ("localhost", "127.0.0.1", "::1"):

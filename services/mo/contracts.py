@@ -95,7 +95,7 @@ class Contracts:
             )
         # The car must exist before anything is written down.
         async with self.party.turns:
-            await self._provisioning(pcid)
+            recipient = await self._provisioning(pcid)
 
         def order(session: Session) -> tuple[ContractRow, bool]:
             if session.get(DriverRow, driver) is None:
@@ -160,9 +160,13 @@ class Contracts:
 
     # ------------------------------------------------------------------ steps
 
-    async def _complete(self, row: ContractRow) -> ContractRow:
+    async def _complete(
+        self, row: ContractRow, recipient: x509.Certificate | None = None
+    ) -> ContractRow:
         if row.status == "pending":
-            row = await self._certify(row)
+            if recipient is None:
+                recipient = await self._provisioning(PCID.parse(row.pcid, strict=False))
+            row = await self._certify(row, recipient)
         chain = from_pem(row.chain)
         assert row.encrypted_key is not None
         assert row.dh_public_key is not None
@@ -199,8 +203,7 @@ class Contracts:
 
         return await self.party.database.write(finish)
 
-    async def _certify(self, row: ContractRow) -> ContractRow:
-        recipient = await self._provisioning(PCID.parse(row.pcid, strict=False))
+    async def _certify(self, row: ContractRow, recipient: x509.Certificate) -> ContractRow:
         edition = self.party.edition
         contract_key = SoftwareKey.generate(edition, reference=f"contract/{row.emaid}")
         encrypted = encrypt_contract_key(
