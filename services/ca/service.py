@@ -36,6 +36,7 @@ from pki.revocation import (
     ocsp_response,
     read_ocsp_request,
 )
+from services.common import answers
 from services.common.certificates import (
     b64,
     der_of,
@@ -43,7 +44,6 @@ from services.common.certificates import (
     from_pem,
     load_der,
     pem,
-    read_chain,
 )
 from services.common.errors import Refusal
 from services.common.events import Event
@@ -193,8 +193,8 @@ class CertificateAuthority:
                 summary=f"{party.config.title} asks the V2G root to certify its {role.value}",
                 body={"role": role.value, "csr": b64(certificate_request(name, key))},
             )
-            chain = read_chain(answer.json["chain"], "chain")
-            certificate, issuers = chain[0], tuple(chain[1:])
+            certificate, *above = answer.read(answers.Chain).chain
+            issuers = tuple(above)
             await self._keep_authority(role, reference, certificate, issuers, own_issuer=None)
         row = await party.database.read(
             lambda session: store.newest_authority(self.tables, session, role.value)

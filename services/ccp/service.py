@@ -18,14 +18,14 @@ from pki.codes import iso2_code
 from pki.identifiers import EMAID, PCID, IdentifierError
 from pki.names import common_name
 from pki.profiles import Role
+from services.common import answers
 from services.common.auth import Caller
 from services.common.certificates import (
     load_der,
     public_key,
-    read_chain,
     read_der,
 )
-from services.common.errors import PartyRefused, Refusal
+from services.common.errors import PartyRefused, Refusal, wrong_identifier
 from services.common.events import Event, cost
 from services.common.judging import Judge
 from services.common.party import Party
@@ -73,13 +73,13 @@ class ContractPool:
             emaid = EMAID.parse(emaid_text, strict=strict)
             pcid = PCID.parse(pcid_text, strict=strict)
         except IdentifierError as error:
-            raise Refusal(422, f"not_a_{error.kind.lower()}", str(error)) from None
+            raise wrong_identifier(error) from None
         response = self._read_response(message)
         contract = read_der(response.data.contract_chain[0], "message: ContractSignatureCertChain")
         try:
             inside = EMAID.parse(response.data.emaid, strict=False)
         except IdentifierError as error:
-            raise Refusal(422, "not_an_emaid", f"message: {error}") from None
+            raise wrong_identifier(error, "message: eMAID") from None
         if inside != emaid:
             raise Refusal(
                 422, "other_emaid", f"emaid: {emaid}, but the message is of {inside.wire}"
@@ -259,7 +259,7 @@ class ContractPool:
             if refused.upstream_status in (404, 422):
                 return None
             raise
-        return read_chain(answer.json["issuers"], "issuers")
+        return answer.read(answers.Registered).issuers
 
     def _listed(self, request: InstallationRequest, response: InstallationResponse) -> bool:
         """Whether the car lists the root of the provisioning service's chain, as policy asks."""
@@ -298,4 +298,4 @@ def _emaid(text: str) -> EMAID:
     try:
         return EMAID.parse(text, strict=False)
     except IdentifierError as error:
-        raise Refusal(422, "not_an_emaid", str(error)) from None
+        raise wrong_identifier(error) from None

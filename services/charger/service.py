@@ -12,7 +12,8 @@ from sqlalchemy.orm import Session
 from pki.issuing import certificate_request
 from pki.names import Subject
 from services.ca.service import needs_renewal
-from services.common.certificates import b64, from_pem, pem, read_chain
+from services.common import answers
+from services.common.certificates import b64, from_pem, pem
 from services.common.client import PartyClient
 from services.common.errors import PartyRefused, PartyUnreachable, Refusal
 from services.common.events import current_unit, unit_of_work
@@ -68,7 +69,7 @@ class Charger:
             summary=f"{self.party.config.title} asks its operator for a V2G certificate",
             body={"evse_id": self.evse_id, "csr": b64(request)},
         )
-        chain = read_chain(answer.json["chain"], "chain")
+        chain = answer.read(answers.Chain).chain
 
         def keep(session: Session) -> None:
             session.add(
@@ -135,7 +136,7 @@ class Charger:
                 "meter_start_wh": facts.meter_start_wh,
             },
         )
-        return str(answer.json["id"])
+        return answer.read(answers.Session).id
 
     async def record_stop(
         self, record: str, meter_stop_wh: int, delivered_wh: int, receipts: list[bytes]

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pki.names import readable
-from services.common.certificates import b64, load_der, public_key, unb64
+from services.common import answers
+from services.common.certificates import b64, load_der, public_key
 from services.common.errors import PartyRefused, Refusal
 from services.common.events import Event, cost
 from v2g import exi
@@ -97,7 +98,7 @@ class SeccSession:
         self.charger = charger
         self.state = "setup"
         self.facts = Facts()
-        self._authorizing: asyncio.Task[dict[str, Any] | Refusal] | None = None
+        self._authorizing: asyncio.Task[answers.ChargerAuthorization | Refusal] | None = None
         self._raw = b""
 
     def negotiate(self, request: sap.supportedAppProtocolReq) -> sap.supportedAppProtocolRes:
@@ -246,15 +247,14 @@ class SeccSession:
                 body={"certificate_installation_req": b64(self._raw)},
                 timeout=4.5,
             )
-            response = read_response(
-                unb64(answer.json["certificate_installation_res"], "certificate_installation_res")
-            )
+            said = answer.read(answers.Installation)
+            response = read_response(said.certificate_installation_res)
         except (Refusal, exi.EXIError, WrongMessage) as error:
             raise SessionOver(
                 self._refuse("CertificateInstallationReq", Code.FAILED, str(error))
             ) from None
         if response.code.value.startswith("FAILED"):
-            self.facts.refusal = answer.json["reason"]
+            self.facts.refusal = said.reason
             raise SessionOver(response.message)
         return response.message
 
@@ -269,6 +269,7 @@ class SeccSession:
                 body={"emaid": body.eMAID, "chain": [b64(der) for der in chain]},
                 timeout=4.5,
             )
+            found = answer.read(answers.ContractCheck)
         except Refusal as refusal:
             # What cannot be read as certificates is a chain error, an outage is not.
             code = (
@@ -277,10 +278,9 @@ class SeccSession:
                 else Code.FAILED
             )
             raise SessionOver(self._refuse("PaymentDetailsReq", code, refusal.message)) from None
-        found = answer.json
-        code = Code(found["iso15118_2"])
-        if not found["accepted"]:
-            raise SessionOver(self._refuse("PaymentDetailsReq", code, found["reason"]))
+        code = Code(found.iso15118_2)
+        if not found.accepted:
+            raise SessionOver(self._refuse("PaymentDetailsReq", code, found.reason))
         self.facts.emaid = body.eMAID
         self.facts.contract_chain = chain
         self.facts.challenge = secrets.token_bytes(16)
@@ -328,16 +328,14 @@ class SeccSession:
             )
         if isinstance(said, Refusal):
             raise SessionOver(self._refuse("AuthorizationReq", Code.FAILED, said.message))
-        if not said["accepted"]:
-            raise SessionOver(
-                self._refuse("AuthorizationReq", Code(said["iso15118_2"]), said["reason"])
-            )
-        self.facts.authorization = said["authorization_reference"]
+        if not said.accepted or said.authorization_reference is None:
+            raise SessionOver(self._refuse("AuthorizationReq", Code(said.iso15118_2), said.reason))
+        self.facts.authorization = said.authorization_reference
         return self._wrap(
             iso2.AuthorizationRes(ResponseCode=Code.OK, EVSEProcessing=iso2.EVSEProcessing.Finished)
         )
 
-    async def _operators_word(self) -> dict[str, Any] | Refusal | None:
+    async def _operators_word(self) -> answers.ChargerAuthorization | Refusal | None:
         """What the operator says of this contract; None while it has not answered.
 
         A car waits two seconds for an AuthorizationRes, an operator may need longer: until it
@@ -348,7 +346,7 @@ class SeccSession:
         done, _ = await asyncio.wait({self._authorizing}, timeout=ONGOING_AFTER)
         return self._authorizing.result() if done else None
 
-    async def _ask_operator(self) -> dict[str, Any] | Refusal:
+    async def _ask_operator(self) -> answers.ChargerAuthorization | Refusal:
         try:
             answer = await self.charger.cpo.call(
                 "POST",
@@ -358,10 +356,9 @@ class SeccSession:
                 body={"emaid": self.facts.emaid, "evse_id": self.charger.evse_id},
                 timeout=20.0,
             )
+            return answer.read(answers.ChargerAuthorization)
         except Refusal as refusal:
             return refusal
-        said: dict[str, Any] = answer.json
-        return said
 
     # ---------------------------------------------------------------- charging
 

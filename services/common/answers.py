@@ -6,9 +6,10 @@ listen where a party should, or it may be a party that somebody else wrote.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 
 from cryptography import x509
 from pydantic import AfterValidator, Field, PlainValidator, TypeAdapter, ValidationError
@@ -35,7 +36,8 @@ CodeName = Annotated[str, AfterValidator(lambda text: ResponseCode(text).value)]
 def read(shape: type[T], party: str, content: bytes) -> T:
     """``content``, which ``party`` answered, as ``shape``; PartyRefused where it is not."""
     try:
-        return _adapter(shape).validate_json(content)
+        value: T = _adapter(cast(Hashable, shape)).validate_json(content)
+        return value
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -46,8 +48,8 @@ def read(shape: type[T], party: str, content: bytes) -> T:
 
 
 @cache
-def _adapter(shape: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(shape)
+def _adapter(shape: Hashable) -> TypeAdapter[Any]:
+    return TypeAdapter(cast(Any, shape))
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ import asyncio
 import json
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import aiohttp
 
+from . import answers
 from .errors import PartyRefused, PartyUnreachable
 from .events import HOP_HEADER, RUN_HEADER, Event, current_unit, new_id, readable
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from services.ecosystem import PartyConfig
 
     from .party import Party
+
+T = TypeVar("T")
 
 # Bounded, so that one slow party cannot take every socket of its callers.
 MAX_CONNECTIONS = 200
@@ -32,14 +35,15 @@ MAX_ANSWER = 8 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Answer:
-    """A successful answer."""
+    """A successful answer of ``party``."""
 
+    party: str
     status: int
     content: bytes
 
-    @property
-    def json(self) -> Any:
-        return json.loads(self.content) if self.content else None
+    def read(self, shape: type[T]) -> T:
+        """The body as a ``shape`` of :mod:`.answers`; PartyRefused (502) where it is not."""
+        return answers.read(shape, self.party, self.content)
 
 
 class Http:
@@ -216,7 +220,7 @@ class PartyClient:
                 continue
             break
         if 200 <= status < 300:
-            return Answer(status, content)
+            return Answer(self.target.name, status, content)
         raise _refusal(self.target.name, status, content)
 
     async def _new_token(self, timeout: float) -> str:
@@ -238,12 +242,7 @@ class PartyClient:
         )
         if status != 200:
             raise _refusal(self.target.name, status, content)
-        try:
-            return str(json.loads(content)["access_token"])
-        except (ValueError, KeyError, TypeError):
-            raise PartyRefused(
-                self.target.name, 502, "no_token", "its token answer has no access_token", None
-            ) from None
+        return answers.read(answers.Token, self.target.name, content).access_token
 
 
 def _refusal(party: str, status: int, content: bytes) -> PartyRefused:
@@ -252,5 +251,5 @@ def _refusal(party: str, status: int, content: bytes) -> PartyRefused:
         return PartyRefused(
             party, status, str(body["code"]), str(body["message"]), body.get("details")
         )
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return PartyRefused(party, status, "unexpected_answer", f"HTTP status {status}", None)

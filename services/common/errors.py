@@ -105,9 +105,16 @@ async def _refused(_request: Request, error: Exception) -> JSONResponse:
     return JSONResponse(error.as_dict(), error.status, headers)
 
 
+def wrong_identifier(error: IdentifierError, field: str = "") -> Refusal:
+    """The refusal of an identifier: ``not_an_emaid``, ``not_a_pcid`` ..."""
+    article = "an" if error.kind.startswith("E") else "a"
+    code = f"not_{article}_{error.kind.lower()}"
+    return Refusal(422, code, f"{field}: {error}" if field else str(error))
+
+
 async def _wrong_identifier(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, IdentifierError)
-    return JSONResponse(Refusal(422, f"not_a_{error.kind.lower()}", str(error)).as_dict(), 422)
+    return JSONResponse(wrong_identifier(error).as_dict(), 422)
 
 
 async def _wrong_shape(_request: Request, error: Exception) -> JSONResponse:

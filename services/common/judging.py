@@ -23,7 +23,8 @@ from pki.profiles import Role
 from pki.revocation import ocsp_request
 from pki.trust import Anchor, Holder, TrustStore
 
-from .certificates import der_of, fingerprint, read_certificate
+from .answers import Root
+from .certificates import der_of, fingerprint
 from .errors import PartyUnreachable, Refusal
 from .events import Event
 from .party import Party
@@ -72,9 +73,9 @@ class Judge:
             summary=f"{self.party.config.title} asks for the known roots",
         )
         anchors = tuple(
-            Anchor(read_certificate(root["certificate"], "certificate"), ROOT_ROLES[root["type"]])
-            for root in answer.json
-            if ROOT_ROLES[root["type"]] in held
+            Anchor(root.certificate, ROOT_ROLES[root.type])
+            for root in answer.read(list[Root])
+            if ROOT_ROLES.get(root.type) in held
         )
         if anchors != self.store.anchors:
             self.store = TrustStore(

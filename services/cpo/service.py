@@ -20,9 +20,10 @@ from sqlalchemy.orm import Session
 from pki.codes import iso2_code, ocpp_status
 from pki.identifiers import EMAID, EVSEID, IdentifierError
 from pki.profiles import Role
+from services.common import answers
 from services.common.auth import Caller
 from services.common.certificates import b64
-from services.common.errors import PartyRefused, PartyUnreachable, Refusal
+from services.common.errors import PartyRefused, PartyUnreachable, Refusal, wrong_identifier
 from services.common.events import Event, unit_of_work
 from services.common.judging import Judge
 from services.common.money import decimal, price
@@ -92,7 +93,7 @@ class ChargePointOperator:
 
     # ------------------------------------------------------------ certificates
 
-    async def certify_charger(self, csr: str, evse_id: str) -> list[str]:
+    async def certify_charger(self, csr: str, evse_id: str) -> tuple[x509.Certificate, ...]:
         """A charger's certificate from the V2G root operator; chain, leaf first."""
         self._own_evse(evse_id)
         answer = await self.party.uses("v2g-root").call(
@@ -102,9 +103,9 @@ class ChargePointOperator:
             summary=f"{self.party.config.title} asks for a certificate for charger {evse_id}",
             body={"role": Role.SECC.value, "csr": csr},
         )
-        return list(answer.json["chain"])
+        return answer.read(answers.Chain).chain
 
-    async def install(self, request: bytes) -> dict[str, Any]:
+    async def install(self, request: bytes) -> answers.Installation:
         """Pass a car's CertificateInstallationReq on to the contract pool."""
         async with self.party.turns:
             answer = await self.party.uses("ccp").call(
@@ -115,8 +116,7 @@ class ChargePointOperator:
                 body={"certificate_installation_req": b64(request)},
                 timeout=INSTALLATION_TIMEOUT,
             )
-        body: dict[str, Any] = answer.json
-        return body
+        return answer.read(answers.Installation)
 
     # ----------------------------------------------------------- authorization
 
@@ -153,7 +153,7 @@ class ChargePointOperator:
         try:
             emaid = EMAID.parse(emaid_text, strict=self.party.strict())
         except IdentifierError as error:
-            raise Refusal(422, "not_an_emaid", f"emaid: {error}") from None
+            raise wrong_identifier(error, "emaid") from None
         operator = self.party.ecosystem.by_scope("mo", emaid.provider_id)
         if operator is None:
             return self._said(
@@ -176,13 +176,11 @@ class ChargePointOperator:
                 },
                 timeout=AUTHORIZATION_TIMEOUT,
             )
+            said = answer.read(answers.OperatorAuthorization)
         except (PartyUnreachable, PartyRefused) as error:
             # Without the operator's word nobody promised to pay.
             return self._said("NOT_ALLOWED", "operator_unreachable", error.message, None)
-        said = answer.json
-        return self._said(
-            said["allowed"], said["code"], said["reason"], said["authorization_reference"]
-        )
+        return self._said(said.allowed, said.code, said.reason, said.authorization_reference)
 
     def _said(self, allowed: str, code: str, reason: str, reference: str | None) -> Authorization:
         return Authorization(
@@ -282,7 +280,8 @@ class ChargePointOperator:
                     "receipts": row.receipts,
                 },
             )
-            status, reason = answer.json["status"], answer.json["reason"]
+            state = answer.read(answers.RecordState)
+            status, reason = state.status, state.reason
         except PartyUnreachable:
             return row
         except PartyRefused as refused:
@@ -342,7 +341,7 @@ class ChargePointOperator:
         try:
             evse = EVSEID.parse(text)
         except IdentifierError as error:
-            raise Refusal(422, "not_an_evseid", f"evse_id: {error}") from None
+            raise wrong_identifier(error, "evse_id") from None
         if evse.operator_id != self.party.config.scope_id:
             raise Refusal(
                 422,

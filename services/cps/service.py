@@ -18,6 +18,7 @@ from pki.issuing import Authority, certificate_request
 from pki.names import Subject, readable
 from pki.profiles import Role
 from services.ca.service import needs_renewal
+from services.common import answers
 from services.common.auth import Caller
 from services.common.certificates import (
     b64,
@@ -25,9 +26,8 @@ from services.common.certificates import (
     fingerprint,
     from_pem,
     pem,
-    read_chain,
 )
-from services.common.errors import Refusal
+from services.common.errors import Refusal, wrong_identifier
 from services.common.events import Event, unit_of_work
 from services.common.judging import Judge
 from services.common.party import Party
@@ -105,7 +105,7 @@ class ProvisioningService:
             summary=f"{self.party.config.title} asks for a signing certificate",
             body={"role": Role.CPS.value, "csr": b64(certificate_request(name, key))},
         )
-        chain = read_chain(answer.json["chain"], "chain")
+        chain = answer.read(answers.Chain).chain
 
         def keep(session: Session) -> SignerRow:
             row = SignerRow(
@@ -219,4 +219,4 @@ class ProvisioningService:
                 PCID.parse(request.pcid, strict=strict),
             )
         except IdentifierError as error:
-            raise Refusal(422, f"not_a_{error.kind.lower()}", str(error)) from None
+            raise wrong_identifier(error) from None

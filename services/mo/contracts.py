@@ -14,6 +14,7 @@ import logging
 import os
 import secrets
 from datetime import datetime
+from urllib.parse import quote
 
 from cryptography import x509
 from sqlalchemy import select
@@ -25,6 +26,7 @@ from pki.keys import SoftwareKey
 from pki.names import Subject
 from pki.profiles import Role
 from services.ca.service import CertificateAuthority, role_domain
+from services.common import answers
 from services.common.certificates import (
     b64,
     b64_chain,
@@ -32,10 +34,8 @@ from services.common.certificates import (
     from_pem,
     pem,
     public_key,
-    read_certificate,
-    read_chain,
 )
-from services.common.errors import PartyRefused, Refusal
+from services.common.errors import PartyRefused, Refusal, wrong_identifier
 from services.common.events import Event, cost, unit_of_work
 from services.common.judging import Judge
 from services.common.party import Party
@@ -87,7 +87,7 @@ class Contracts:
         try:
             pcid = PCID.parse(pcid_text, strict=self.party.strict())
         except IdentifierError as error:
-            raise Refusal(422, "not_a_pcid", f"pcid: {error}") from None
+            raise wrong_identifier(error, "pcid") from None
         now = self.party.clock.now()
         if ends is not None and ends <= now:
             raise Refusal(
@@ -290,27 +290,27 @@ class Contracts:
         """The car's provisioning certificate, from the pool, judged."""
         answer = await self.party.uses("pcp").call(
             "GET",
-            f"/provisioning-certificates/{pcid.wire}",
+            f"/provisioning-certificates/{quote(pcid.wire, safe='')}",
             name="provisioning certificate",
             summary=f"{self.party.config.title} asks for the provisioning certificate of {pcid}",
         )
-        certificate = read_certificate(answer.json["certificate"], "certificate")
+        registered = answer.read(answers.Registered)
         await self.judge.require(
-            certificate,
-            read_chain(answer.json["issuers"], "issuers"),
+            registered.certificate,
+            registered.issuers,
             role=Role.OEM_PROVISIONING,
             identifier=pcid,
             policy="oem_revocation",
             what=f"the provisioning certificate of {pcid}",
         )
-        return certificate
+        return registered.certificate
 
     def emaid(self, text: str, *, strict: bool | None = None) -> EMAID:
         """An EMAID of this operator; Refusal 422 says what is wrong with another text."""
         try:
             emaid = EMAID.parse(text, strict=self.party.strict() if strict is None else strict)
         except IdentifierError as error:
-            raise Refusal(422, "not_an_emaid", f"emaid: {error}") from None
+            raise wrong_identifier(error, "emaid") from None
         if emaid.provider_id != self.party.config.scope_id:
             raise Refusal(
                 422,

@@ -11,16 +11,18 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from pki.identifiers import EVSEID, IdentifierError
 from services.common.auth import Caller
 from services.common.certificates import from_pem
-from services.common.errors import Refusal
+from services.common.errors import Refusal, wrong_identifier
 from services.common.events import Event
 from services.common.money import cents, decimal, price, with_markup
 from services.common.party import Party
@@ -62,8 +64,8 @@ class ChargeDetailRecord:
     emaid: str
     evse_id: str
     session_id: str
-    started_at: str
-    ended_at: str
+    started_at: datetime
+    ended_at: datetime
     meter_start_wh: int
     meter_stop_wh: int
     currency: str
@@ -83,7 +85,12 @@ class Settlement:
         self.credit_cents = cents(Decimal(party.config.options["credit_limit"]))
 
     async def authorize(self, emaid: str, evse_id: str, tariff: Tariff, caller: Caller) -> Decision:
-        """Whether the contract may charge at ``evse_id`` under ``tariff``."""
+        """Whether the contract may charge at ``evse_id``, the caller's, under ``tariff``."""
+        try:
+            evse = EVSEID.parse(evse_id, strict=self.party.strict())
+        except IdentifierError as error:
+            raise wrong_identifier(error, "evse_id") from None
+        caller.must_own(evse.operator_id, f"the charging point {evse_id}")
         try:
             contract = await self.contracts.get(emaid)
         except Refusal as refusal:
@@ -152,10 +159,12 @@ class Settlement:
     # ------------------------------------------------------------------- CDRs
 
     async def receive(self, cdr: ChargeDetailRecord, record: Any, caller: Caller) -> CdrRow:
-        """Settle or dispute a charge detail record; the same one again changes nothing."""
-        known = await self.party.database.read(
-            lambda session: session.get(CdrRow, (caller.client, cdr.id))
-        )
+        """Settle or dispute a charge detail record; the same one again changes nothing.
+
+        Refusal 404 when no authorization was given, 409 when it, the record's id or the
+        session is settled already by another record.
+        """
+        known = await self._known(cdr, record, caller)
         if known is not None:
             return known
         authorization = await self.party.database.read(
@@ -167,17 +176,6 @@ class Settlement:
                 "unknown_authorization",
                 f"authorization_reference: {cdr.authorization} was not given to {caller.client}",
             )
-        settled = await self.party.database.read(
-            lambda session: session.scalars(
-                select(CdrRow).where(CdrRow.authorization == cdr.authorization)
-            ).first()
-        )
-        if settled is not None:
-            raise Refusal(
-                409,
-                "already_settled",
-                f"authorization_reference: {cdr.authorization} is used by CDR {settled.id}",
-            )
         contract = await self.contracts.get(cdr.emaid)
         objection = self._objection(cdr, authorization, contract)
         try:
@@ -186,12 +184,37 @@ class Settlement:
             return await self._settle(cdr, contract, record, caller)
         except IntegrityError:
             # The same record came in twice at once, and the other one was first.
-            found = await self.party.database.read(
-                lambda session: session.get(CdrRow, (caller.client, cdr.id))
-            )
-            if found is None:
+            known = await self._known(cdr, record, caller)
+            if known is None:
                 raise
-            return found
+            return known
+
+    async def _known(self, cdr: ChargeDetailRecord, record: Any, caller: Caller) -> CdrRow | None:
+        """The entry of this very record; Refusal 409 where another one stands in its way."""
+        same_session = func.upper(CdrRow.record["session_id"].as_string())
+
+        def query(session: Session) -> tuple[CdrRow | None, CdrRow | None]:
+            in_the_way = select(CdrRow).where(
+                CdrRow.cpo == caller.client,
+                CdrRow.id != cdr.id,
+                (CdrRow.authorization == cdr.authorization)
+                | ((CdrRow.status == "settled") & (same_session == cdr.session_id.upper())),
+            )
+            return session.get(CdrRow, (caller.client, cdr.id)), session.scalars(in_the_way).first()
+
+        known, other = await self.party.database.read(query)
+        if known is not None:
+            if known.record != record:
+                raise Refusal(409, "cdr_taken", f"id: {cdr.id} is another record's")
+            return known
+        if other is not None:
+            raise Refusal(
+                409,
+                "already_settled",
+                f"authorization_reference: {cdr.authorization} or session_id: {cdr.session_id} "
+                f"is used by CDR {other.id}",
+            )
+        return None
 
     def _objection(
         self, cdr: ChargeDetailRecord, authorization: AuthorizationRow, contract: ContractRow
@@ -204,6 +227,8 @@ class Settlement:
             return f"the authorization is for {authorization.evse_id}, the record for {cdr.evse_id}"
         if cdr.currency != tariff.currency:
             return f"the record is in {cdr.currency}, the tariff in {tariff.currency}"
+        if cdr.ended_at < cdr.started_at:
+            return f"it ended at {cdr.ended_at:%F %T}Z, before it began"
         if cdr.energy_wh < 0:
             return f"the meter ran backwards, {cdr.meter_start_wh} to {cdr.meter_stop_wh} Wh"
         wanted = price(tariff, cdr.energy_wh)

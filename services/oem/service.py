@@ -28,7 +28,7 @@ from services.common.certificates import (
     public_key_digest,
     unb64,
 )
-from services.common.errors import Refusal
+from services.common.errors import Refusal, wrong_identifier
 from services.common.events import Event, unit_of_work
 from services.common.party import Party
 
@@ -169,7 +169,7 @@ class VehicleMaker:
         try:
             pcid = PCID.parse(text, strict=self.party.strict())
         except IdentifierError as error:
-            raise Refusal(422, "not_a_pcid", f"pcid: {error}") from None
+            raise wrong_identifier(error, "pcid") from None
         if pcid.wmi != self.party.config.scope_id:
             raise Refusal(
                 422,

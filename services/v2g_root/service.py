@@ -11,7 +11,7 @@ from pki.profiles import Role
 from services.ca.service import CertificateAuthority, Issued, role_domain
 from services.common.auth import Caller
 from services.common.certificates import b64, der_of, public_key_digest
-from services.common.errors import Refusal
+from services.common.errors import Refusal, wrong_identifier
 from services.common.party import Party
 
 from .store import CA
@@ -104,7 +104,7 @@ class V2GRootOperator:
         try:
             evse = EVSEID.parse(name)
         except IdentifierError as error:
-            raise Refusal(422, "not_an_evseid", f"csr: CN {error}") from None
+            raise wrong_identifier(error, "csr: CN") from None
         caller.must_own(evse.operator_id, f"the charger {name}")
 
     def _organisation(self, caller: Caller) -> str:

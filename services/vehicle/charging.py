@@ -20,7 +20,8 @@ from pki.identifiers import EMAID, IdentifierError
 from pki.keys import SoftwareKey
 from pki.names import common_name
 from pki.profiles import Role
-from services.common.certificates import der_of, load_der, public_key
+from services.common.certificates import der_of, public_key, read_der
+from services.common.errors import Refusal
 from services.common.events import Event, cost
 from services.common.keystore import CountedKey
 from v2g.certificate_installation import (
@@ -133,8 +134,7 @@ class EvccSession:
             raise Refused(
                 "supportedAppProtocolReq", answer.ResponseCode.value, "no protocol in common"
             )
-        setup = await self._ask(iso2.SessionSetupReq(EVCCID=bytes.fromhex(self.car.evccid)))
-        assert isinstance(setup, iso2.SessionSetupRes)
+        await self._ask(iso2.SessionSetupReq(EVCCID=bytes.fromhex(self.car.evccid)))
 
     async def _select(self, install: bool) -> None:
         await self._ask(iso2.ServiceDiscoveryReq())
@@ -175,8 +175,8 @@ class EvccSession:
             contract = _certificates(data.contract_chain)
             signer_key = public_key(provisioning[0])
             contract_public = public_key(contract[0])
-        except (ValueError, AssertionError) as error:
-            raise Refused(stage, code, f"a certificate cannot be read: {error}") from None
+        except Refusal as refusal:
+            raise Refused(stage, code, refusal.message) from None
         verdict = judge(
             provisioning[0],
             provisioning[1:],
@@ -285,7 +285,12 @@ class EvccSession:
             )
         )
         assert isinstance(parameters, iso2.ChargeParameterDiscoveryRes)
-        assert isinstance(parameters.SASchedules, iso2.SAScheduleList)
+        if not isinstance(parameters.SASchedules, iso2.SAScheduleList):
+            raise Refused(
+                "ChargeParameterDiscoveryReq",
+                "refused by the car",
+                f"the charger offers no schedule, EVSEProcessing {parameters.EVSEProcessing.value}",
+            )
         schedule = parameters.SASchedules.SAScheduleTuple[0].SAScheduleTupleID
         await self._ask(
             iso2.PowerDeliveryReq(
@@ -381,7 +386,7 @@ class EvccSession:
 
 
 def _certificates(chain: Sequence[bytes]) -> tuple[x509.Certificate, ...]:
-    return tuple(load_der(der) for der in chain)
+    return tuple(read_der(der, "a certificate") for der in chain)
 
 
 def _value(value: int, unit: iso2.UnitSymbol) -> iso2.PhysicalValue:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from dataclasses import dataclass
 
@@ -11,7 +12,8 @@ from sqlalchemy.orm import Session
 from pki.issuing import certificate_request
 from pki.keys import SoftwareKey
 from pki.names import Subject
-from services.common.certificates import b64, from_pem, pem, read_certificate, read_chain
+from services.common import answers
+from services.common.certificates import b64, from_pem, pem
 from services.common.errors import Refusal
 from services.common.events import Event
 from services.common.keystore import CountedKey
@@ -24,6 +26,8 @@ from .store import CarRow, InstalledRow, cars, contract_in_use
 
 # Longer than a charger lets a car queue for an outlet, seconds.
 QUEUE_TIMEOUT = 130.0
+# ListOfRootCertificateIDs names no more; the newest ones go into a car.
+MAX_ROOTS = 20
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,16 @@ class Garage:
         are put into it."""
         party = self.party
         maker = party.client(self._oem(oem))
+        published = await party.uses("rcp").call(
+            "GET",
+            "/roots",
+            name="roots",
+            summary="The factory puts the V2G roots into the car",
+            params={"type": "V2G"},
+        )
+        roots = [root.certificate for root in published.read(list[answers.Root])][-MAX_ROOTS:]
+        if not roots:
+            raise Refusal(409, "no_v2g_root", "the root pool has no V2G root to put into a car")
         key = SoftwareKey.generate(party.edition)
         answer = await maker.call(
             "POST",
@@ -61,20 +75,12 @@ class Garage:
                 "pcid": pcid,
             },
         )
-        roots = await party.uses("rcp").call(
-            "GET",
-            "/roots",
-            name="roots",
-            summary="The factory puts the V2G roots into the car",
-            params={"type": "V2G"},
-        )
+        built = answer.read(answers.BuiltCar)
         row = CarRow(
-            pcid=answer.json["pcid"],
+            pcid=built.pcid,
             evccid=f"02{secrets.token_hex(5).upper()}",
-            chain=pem(read_chain(answer.json["chain"], "chain")),
-            v2g_roots=pem(
-                read_certificate(root["certificate"], "certificate") for root in roots.json
-            ),
+            chain=pem(built.chain),
+            v2g_roots=pem(roots),
             built_at=party.clock.now(),
         )
 
@@ -120,18 +126,20 @@ class Garage:
         try:
             return await self._session(
                 car,
-                outlet.json["cable"],
+                outlet.read(answers.Outlet).cable,
                 energy_wh,
                 install=installation == "always"
                 or (installation == "auto" and car.contract is None),
             )
         finally:
-            await self.party.client(charger).call(
-                "DELETE",
-                f"/plugs/{car.evccid}",
-                name="unplug",
-                summary=f"The car {pcid} is unplugged",
-            )
+            # A charger that went away meanwhile does not change how the session went.
+            with contextlib.suppress(Refusal):
+                await self.party.client(charger).call(
+                    "DELETE",
+                    f"/plugs/{car.evccid}",
+                    name="unplug",
+                    summary=f"The car {pcid} is unplugged",
+                )
 
     async def _session(self, car: Car, address: str, energy_wh: int, *, install: bool) -> Outcome:
         try:

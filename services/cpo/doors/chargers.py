@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, Field
 
 from services.common.auth import AdminCaller, Caller, allow
-from services.common.certificates import read_chain, unb64
+from services.common.certificates import b64, b64_chain, read_chain, unb64
 from services.common.errors import REFUSALS
 from services.common.events import current_unit
 from services.common.fields import (
@@ -150,7 +150,8 @@ async def certify(
 ) -> ChainBody:
     """A V2G certificate for a charger of this operator."""
     _service(request).must_be_ours(caller)
-    return ChainBody(chain=await _service(request).certify_charger(body.csr, body.evse_id))
+    chain = await _service(request).certify_charger(body.csr, body.evse_id)
+    return ChainBody(chain=b64_chain(chain))
 
 
 @router.post("/installations")
@@ -162,7 +163,12 @@ async def install(
     answer = await _service(request).install(
         unb64(body.certificate_installation_req, "certificate_installation_req")
     )
-    return InstallationAnswer(**answer)
+    return InstallationAnswer(
+        certificate_installation_res=b64(answer.certificate_installation_res),
+        code=answer.code,
+        emaid=answer.emaid,
+        reason=answer.reason,
+    )
 
 
 @router.post("/contract-checks")
