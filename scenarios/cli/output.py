@@ -15,7 +15,8 @@ try:
 except PackageNotFoundError:
     VERSION = "unknown"
 
-out = Console(highlight=False, soft_wrap=True)
+# Into a pipe or file, lines are as long as they are; a terminal has its own width.
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 

@@ -113,4 +113,4 @@ def _label(certificate: dict[str, Any]) -> str:
     since = certificate["revoked_at"]
     revoked = f" [bold red]revoked {since[:10]}[/]" if since else ""
     strong = "bold" if role.is_ca else "default"
-    return f"[{strong}]{name}[/]  {role.title}  [dim]{days}[/]{revoked}"
+    return f"[{strong}]{name}[/]  {role.label}  [dim]{days}[/]{revoked}"

@@ -103,7 +103,7 @@ def _who(ecosystem: Ecosystem) -> dict[str, Any]:
 
 def _print_who(ecosystem: Ecosystem) -> None:
     table = Table(title=f"{ecosystem.name}: {ecosystem.trust_model.title}", title_justify="left")
-    for column in ("party", "kind", "known as", "URL (its API is at /docs)"):
+    for column in ("party", "kind", "known as", "URL (its API: /docs, /openapi.json)"):
         table.add_column(column)
     for party in ecosystem.parties.values():
         known_as = party.scope_id or party.options.get("evse_id", "")

@@ -13,7 +13,6 @@ PNCLAB = (sys.executable, "-I", "-c", "from scenarios.cli import main; main()")
 OWN_VECTORS = Path(__file__).parents[1] / "vectors" / "exi.json"
 
 
-
 def pnclab(*arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*PNCLAB, *arguments], input=text, capture_output=True, text=True, timeout=120
