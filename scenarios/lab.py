@@ -7,10 +7,14 @@ import json
 from types import TracebackType
 from typing import Any, Self
 
-import httpx
+import aiohttp
 
 from services.common.events import RUN_HEADER, Event
 from services.ecosystem import Ecosystem
+
+
+# Seconds; a visit to a charger, queueing for an outlet included, is one call.
+TIMEOUT = 180.0
 
 
 class LabError(Exception):
@@ -34,13 +38,10 @@ class Lab:
             raise LabError("ecosystem", 0, "no_admin", "the ecosystem has no client of role admin")
         self._admin = admin
         self._tokens: dict[str, str] = {}
-        self._http = httpx.AsyncClient(
-            timeout=30,
-            trust_env=False,
-            limits=httpx.Limits(max_connections=400, max_keepalive_connections=100),
-        )
+        self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT))
         return self
 
     async def __aexit__(
@@ -49,7 +50,8 @@ class Lab:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self._http.aclose()
+        assert self._session is not None
+        await self._session.close()
 
     async def call(
         self, party: str, method: str, path: str, body: Any = None, **params: str
@@ -58,10 +60,9 @@ class Lab:
         headers = {"Authorization": f"Bearer {await self._token(party)}"}
         if self.run:
             headers[RUN_HEADER] = self.run
-        response = await self._send(
+        return await self._send(
             party, method, path, json=body, headers=headers, params=params or None
         )
-        return response.json() if response.content else None
 
     async def healthy(self, party: str) -> None:
         """LabError unless ``party`` answers and is ready."""
@@ -97,7 +98,7 @@ class Lab:
 
     async def _token(self, party: str) -> str:
         if party not in self._tokens:
-            response = await self._send(
+            answer = await self._send(
                 party,
                 "POST",
                 "/oauth/token",
@@ -107,21 +108,24 @@ class Lab:
                     "client_secret": self._admin.secret,
                 },
             )
-            self._tokens[party] = response.json()["access_token"]
+            self._tokens[party] = answer["access_token"]
         return self._tokens[party]
 
-    async def _send(self, party: str, method: str, path: str, **kw: Any) -> httpx.Response:
+    async def _send(self, party: str, method: str, path: str, **options: Any) -> Any:
+        """One exchange; the JSON of a 2xx answer, None where it is empty."""
+        assert self._session is not None, "a Lab is used as a context manager"
         url = self.ecosystem.party(party).url + path
         try:
-            response = await self._http.request(method, url, **kw)
-        except httpx.HTTPError as error:
+            async with self._session.request(method, url, **options) as response:
+                status, content = response.status, await response.read()
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
             reason = str(error) or type(error).__name__
             raise LabError(party, 0, "unreachable", f"no answer at {url}: {reason}") from None
-        if not response.is_success:
-            try:
-                body = response.json()
-                code, message = str(body["code"]), str(body["message"])
-            except (json.JSONDecodeError, KeyError, TypeError):
-                code, message = "unexpected_answer", response.text[:200]
-            raise LabError(party, response.status_code, code, message)
-        return response
+        try:
+            answer = json.loads(content) if content else None
+            if 200 <= status < 300:
+                return answer
+            code, message = str(answer["code"]), str(answer["message"])
+        except (ValueError, KeyError, TypeError):
+            code, message = "unexpected_answer", f"HTTP status {status}: {content[:200]!r}"
+        raise LabError(party, status, code, message)
