@@ -12,7 +12,6 @@ import aiohttp
 from services.common.events import RUN_HEADER, Event
 from services.ecosystem import Ecosystem
 
-
 # Seconds; a visit to a charger, queueing for an outlet included, is one call.
 TIMEOUT = 180.0
 
@@ -122,7 +121,7 @@ class Lab:
             reason = str(error) or type(error).__name__
             raise LabError(party, 0, "unreachable", f"no answer at {url}: {reason}") from None
         try:
-            answer = json.loads(content) if content else None
+            answer: Any = json.loads(content) if content else None
             if 200 <= status < 300:
                 return answer
             code, message = str(answer["code"]), str(answer["message"])
