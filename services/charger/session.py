@@ -22,9 +22,16 @@ from services.common.certificates import b64, load_der, public_key
 from services.common.errors import PartyRefused, Refusal
 from services.common.events import Event, cost
 from v2g import exi
-from v2g.certificate_installation import WrongMessage, ders, failed_response, read_response
+from v2g.certificate_installation import (
+    NO_SESSION,
+    WrongMessage,
+    ders,
+    failed_response,
+    read_response,
+)
 from v2g.messages import iso2, sap
 from v2g.signature import SignatureError, verify
+from v2g.v2gtp import V2GTPError
 
 if TYPE_CHECKING:
     from .service import Charger
@@ -54,6 +61,8 @@ LEGAL: Mapping[str, Mapping[str, str]] = {
     },
     "charged": {"SessionStopReq": "over"},
 }
+
+_OFFERED = frozenset(name for messages in LEGAL.values() for name in messages)
 
 CHARGE_SERVICE, CERTIFICATE_SERVICE = 1, 2
 SCHEDULE = 1
@@ -123,15 +132,18 @@ class SeccSession:
         )
 
     async def handle(self, message: iso2.V2G_Message, raw: bytes) -> iso2.V2G_Message:
-        """The answer to ``message``, whose EXI bytes are ``raw``; SessionOver with the last one."""
+        """The answer to ``message``, whose EXI bytes are ``raw``; SessionOver with the last one.
+
+        Raises V2GTPError for what is no request: there is no answer to it.
+        """
         body = message.Body.BodyElement
         name = type(body).__name__
-        handler = getattr(self, f"on_{name}", None)
-        if handler is None:
-            raise SessionOver(self._wrap(_failure(name, Code.FAILED_SequenceError, self)))
+        if not name.endswith("Req"):
+            raise V2GTPError("wrong_message", f"a request is wanted, this is {name}")
         after = LEGAL[self.state].get(name)
         if after is None:
-            raise SessionOver(self._refuse(name, Code.FAILED_SequenceError, "out of order"))
+            reason = "out of order" if name in _OFFERED else "this charger does not offer it"
+            raise SessionOver(self._refuse(name, Code.FAILED_SequenceError, reason))
         if name != "SessionSetupReq" and message.Header.SessionID != self.facts.session_id:
             raise SessionOver(
                 self._refuse(
@@ -142,6 +154,7 @@ class SeccSession:
                 )
             )
         self._raw = raw
+        handler = getattr(self, f"on_{name}")
         before, self.state = self.state, after
         try:
             answer: iso2.V2G_Message = await handler(message, body)
@@ -539,9 +552,7 @@ class SeccSession:
                 data={"code": code.value, "reason": reason, "state": self.state},
             )
         )
-        if request == "CertificateInstallationReq":
-            return failed_response(self.facts.session_id, code)
-        return self._wrap(_failure(request, code, self))
+        return self._wrap(_failure(request, code, self.charger))
 
     def _verified(self, message: str, signer: str) -> None:
         party = self.charger.party
@@ -557,10 +568,28 @@ class SeccSession:
         )
 
 
-def _failure(request: str, code: iso2.ResponseCode, session: SeccSession) -> iso2.BodyBase:
+def _failure(request: str, code: iso2.ResponseCode, charger: Charger) -> iso2.BodyBase:
     """The response to ``request`` that carries ``code`` and as little else as the schema lets."""
-    charger = session.charger
     status = {"EVSEStatus": _status()}
+    dc_status = {
+        "DC_EVSEStatus": iso2.DC_EVSEStatus(
+            NotificationMaxDelay=0,
+            EVSENotification=iso2.EVSENotification.None_,
+            EVSEStatusCode=iso2.DC_EVSEStatusCode.EVSE_NotReady,
+        )
+    }
+    no_voltage = {"EVSEPresentVoltage": _value(0, iso2.UnitSymbol.V)}
+    nothing: Any = failed_response(NO_SESSION, code).Body.BodyElement
+    no_contract = {
+        name: getattr(nothing, name)
+        for name in (
+            "SAProvisioningCertificateChain",
+            "ContractSignatureCertChain",
+            "ContractSignatureEncryptedPrivateKey",
+            "DHpublickey",
+            "eMAID",
+        )
+    }
     fields: dict[str, Any] = {
         "SessionSetupRes": {"EVSEID": charger.evse_id},
         "ServiceDiscoveryRes": {
@@ -594,17 +623,27 @@ def _failure(request: str, code: iso2.ResponseCode, session: SeccSession) -> iso
             "AC_EVSEStatus": _status(),
         },
         "MeteringReceiptRes": status,
+        "PaymentServiceSelectionRes": {},
+        "SessionStopRes": {},
+        "CertificateInstallationRes": no_contract,
+        "CertificateUpdateRes": no_contract,
+        "CableCheckRes": {"EVSEProcessing": iso2.EVSEProcessing.Finished, **dc_status},
+        "PreChargeRes": {**no_voltage, **dc_status},
+        "WeldingDetectionRes": {**no_voltage, **dc_status},
+        "CurrentDemandRes": {
+            "EVSEPresentCurrent": _value(0, iso2.UnitSymbol.A),
+            "EVSECurrentLimitAchieved": False,
+            "EVSEVoltageLimitAchieved": False,
+            "EVSEPowerLimitAchieved": False,
+            "EVSEID": charger.evse_id,
+            "SAScheduleTupleID": SCHEDULE,
+            **no_voltage,
+            **dc_status,
+        },
     }
     name = request.removesuffix("Req") + "Res"
-    made = getattr(iso2, name, None)
-    if made is None or (name not in fields and name not in _CODE_ONLY):
-        # A message that this charger does not offer: SessionStopRes ends the session.
-        made, name = iso2.SessionStopRes, "SessionStopRes"
-    body: iso2.BodyBase = made(ResponseCode=code, **fields.get(name, {}))
+    body: iso2.BodyBase = getattr(iso2, name)(ResponseCode=code, **fields[name])
     return body
-
-
-_CODE_ONLY = ("PaymentServiceSelectionRes", "SessionStopRes")
 
 
 def _status() -> iso2.AC_EVSEStatus:

@@ -265,9 +265,7 @@ def send(
     return dict(zip(wanted, answers, strict=True))
 
 
-def send_as(
-    world: World, operation: Operation, roles: Iterable[str]
-) -> dict[str, httpx.Response]:
+def send_as(world: World, operation: Operation, roles: Iterable[str]) -> dict[str, httpx.Response]:
     """The example, sent by a client of each role."""
     clients = {config.kind: name for name, config in world.ecosystem.parties.items()}
     wanted = {}
