@@ -19,6 +19,11 @@ def decimal(amount_cents: int) -> str:
     return str((Decimal(amount_cents) / 100).quantize(_CENT))
 
 
+def kwh(energy_wh: int) -> str:
+    """Watt-hours as a text in kilowatt-hours: 8000 -> "8.000"."""
+    return str(Decimal(energy_wh).scaleb(-3).quantize(Decimal("0.001")))
+
+
 def price(tariff: Tariff, energy_wh: int) -> int:
     """What ``energy_wh`` costs under ``tariff``, in cents: rounded once, at the end."""
     return cents(tariff.per_session + tariff.per_kwh * Decimal(energy_wh) / 1000)

@@ -25,7 +25,7 @@ from pki.identifiers import EMAID, PCID, IdentifierError
 from pki.keys import SoftwareKey
 from pki.names import Subject
 from pki.profiles import Role
-from services.ca.service import CertificateAuthority, role_domain
+from services.ca.service import NOT_ISSUED, CertificateAuthority, role_domain
 from services.common import answers
 from services.common.certificates import (
     b64,
@@ -125,14 +125,25 @@ class Contracts:
             return row, True
 
         self._under_way.add(emaid.normal)
+        new = False
         try:
             row, new = await self.party.database.write(order)
             if row.status in ("pending", "certified"):
                 async with self.party.turns:
-                    row = await self._complete(row)
+                    row = await self._complete(row, recipient)
+        except Refusal as refusal:
+            if new and refusal.code == NOT_ISSUED:
+                await self._forget(row)
+            raise
         finally:
             self._under_way.discard(emaid.normal)
         return row, new
+
+    async def _forget(self, row: ContractRow) -> None:
+        """Take back an order that the CA refused."""
+        await self.party.database.write(
+            lambda session: session.delete(session.get_one(ContractRow, row.emaid))
+        )
 
     async def get(self, text: str) -> ContractRow:
         emaid = self.emaid(text, strict=False)

@@ -24,7 +24,7 @@ from services.common.auth import Caller
 from services.common.certificates import from_pem
 from services.common.errors import Refusal, wrong_identifier
 from services.common.events import Event
-from services.common.money import cents, decimal, price, with_markup
+from services.common.money import cents, decimal, kwh, price, with_markup
 from services.common.party import Party
 from services.common.receipts import ReceiptError, read_receipt
 from services.ecosystem import Tariff
@@ -282,7 +282,7 @@ class Settlement:
                 name="invoice",
                 sender=self.party.config.name,
                 receiver=contract.driver,
-                summary=f"{cdr.energy_wh / 1000:.3f} kWh: the driver pays {decimal(total)}, "
+                summary=f"{kwh(cdr.energy_wh)} kWh: the driver pays {decimal(total)}, "
                 f"{caller.client} gets {decimal(cdr.cost_cents)} {cdr.currency}",
                 data={
                     "driver": contract.driver,
