@@ -54,6 +54,8 @@ from .store import CaTables
 
 # Part of a leaf's life that must be left; below it the leaf is renewed at start.
 RENEW_BELOW = 1 / 3
+# The code of a refusal by the rules of issuing: nothing was signed.
+NOT_ISSUED = "not_issued"
 OCSP_LIFE = timedelta(hours=12)
 CRL_LIFE = timedelta(days=7)
 
@@ -304,7 +306,7 @@ class CertificateAuthority:
                 crl_url=None,
             )
         except IssuingError as error:
-            raise Refusal(422, "not_issued", str(error)) from None
+            raise Refusal(422, NOT_ISSUED, str(error)) from None
         self._record_issued(certificate, role, common_name(issuer.certificate.subject))
 
         def keep(session: Session) -> None:

@@ -89,6 +89,8 @@ class Contracts:
         except IdentifierError as error:
             raise wrong_identifier(error, "pcid") from None
         now = self.party.clock.now()
+        if ends is not None:
+            ends = ends.replace(microsecond=0)  # certificates know whole seconds
         if ends is not None and ends <= now:
             raise Refusal(
                 422, "ends_in_the_past", f"ends: {ends.isoformat()} is past, now is {now:%F %T}Z"

@@ -18,7 +18,7 @@ from pki.identifiers import PCID, IdentifierError
 from pki.issuing import CertificateRequestError, read_certificate_request
 from pki.names import Subject
 from pki.profiles import Role
-from services.ca.service import CertificateAuthority, role_domain
+from services.ca.service import NOT_ISSUED, CertificateAuthority, role_domain
 from services.common.certificates import (
     b64,
     b64_chain,
@@ -114,9 +114,19 @@ class VehicleMaker:
             try:
                 async with self.party.turns:
                     row = await self._complete(row)
+            except Refusal as refusal:
+                if new and refusal.code == NOT_ISSUED:
+                    await self._forget(row)
+                raise
             finally:
                 self._under_way.discard(row.pcid)
         return row, new
+
+    async def _forget(self, row: VehicleRow) -> None:
+        """Take back an order that the CA refused."""
+        await self.party.database.write(
+            lambda session: session.delete(session.get_one(VehicleRow, row.pcid))
+        )
 
     async def get(self, pcid: str) -> VehicleRow:
         row = await self.party.database.read(lambda session: session.get(VehicleRow, pcid.upper()))
