@@ -16,6 +16,7 @@ from decimal import Decimal
 from typing import Any
 
 from services.common.events import Event
+from services.common.problems import NotAsExpectedError
 from services.ecosystem import Ecosystem, PartyConfig
 
 from .lab import Lab
@@ -62,7 +63,7 @@ TEXTS = (
 )
 
 
-class DemoError(Exception):
+class DemoError(NotAsExpectedError):
     """A step did not come out as it must."""
 
     def __init__(self, step: int, reason: str) -> None:

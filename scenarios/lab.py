@@ -10,13 +10,14 @@ from typing import Any, Self
 import aiohttp
 
 from services.common.events import RUN_HEADER, Event
+from services.common.problems import NotAsExpectedError
 from services.ecosystem import Ecosystem
 
 # Seconds; a visit to a charger, queueing for an outlet included, is one call.
 TIMEOUT = 180.0
 
 
-class LabError(Exception):
+class LabError(NotAsExpectedError):
     """A party refused or did not answer; ``status`` is 0 where there was no answer."""
 
     def __init__(self, party: str, status: int, code: str, message: str) -> None:

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 from pki.edition import Edition, edition
 from pki.trust import TRUST_MODELS, TrustModel
 
-from .common.auth import Client
+from .common.problems import WrongUseError
 
 KINDS: Mapping[str, str] = {
     "v2g-root": "V2G root operator: root CA, sub-CAs for CPO and CPS",
@@ -97,8 +97,18 @@ POLICIES_OF: Mapping[str, tuple[str, ...]] = {
 }
 
 
-class EcosystemError(ValueError):
+class EcosystemError(WrongUseError, ValueError):
     """The ecosystem file contradicts itself; the message names the entry and the key."""
+
+
+@dataclass(frozen=True)
+class Client:
+    """Who may ask for tokens. ``scope_id`` is the WMI, provider id or operator id."""
+
+    id: str
+    secret: str
+    role: str
+    scope_id: str | None = None
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from .common.app import Preparation
+from .common.problems import NotAsExpectedError
 from .ecosystem import Ecosystem
 
 # A party's kind -> the module that makes its application.
@@ -34,7 +35,7 @@ BACKLOG = 2048
 KEEP_ALIVE = 75
 
 
-class StartError(RuntimeError):
+class StartError(NotAsExpectedError):
     """A party could not start; the message says which and why."""
 
 

@@ -1,4 +1,8 @@
-"""Puts the commands together and turns errors into one line and an exit code."""
+"""Puts the commands together and turns errors into one line and an exit code.
+
+What only one command needs is imported by that command when it runs: services and the
+database take two seconds, `pnclab exi` needs none of them.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +11,8 @@ from typing import Annotated
 
 import typer
 
-from services.common.keystore import SealingError
-from services.common.migrations import SchemaError
-from services.ecosystem import EcosystemError
-from services.serve import StartError
+from services.common.problems import NotAsExpectedError, WrongUseError
 
-from ..demo import DemoError
-from ..lab import LabError
 from . import bench, demo, exi, pki, run
 from .output import VERSION, fail
 
@@ -48,18 +47,13 @@ def _options(
     """A Plug & Charge certificate ecosystem on one machine."""
 
 
-# What a user did or can mend, and what did not come out as expected.
-_WRONG_USE = (EcosystemError, SealingError)
-_NOT_AS_EXPECTED = (DemoError, LabError, SchemaError, StartError)
-
-
 def main() -> None:
     """The entry point of the command ``pnclab``."""
     try:
         app()
-    except _WRONG_USE as error:
+    except WrongUseError as error:
         fail(str(error), 2)
-    except _NOT_AS_EXPECTED as error:
+    except NotAsExpectedError as error:
         fail(str(error), 1)
     except BrokenPipeError:
         # Whoever read our output has gone away; nothing is left to say.

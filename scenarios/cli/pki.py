@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.tree import Tree
 
 from pki.profiles import Role
 from services.ecosystem import Ecosystem
-from services.serve import running
 
-from ..lab import Lab
 from .options import DataFolder, EcosystemFile, Json, TrustModelName, chosen_ecosystem
 from .output import err, out, print_json, quiet_libraries
+
+if TYPE_CHECKING:
+    from ..lab import Lab
 
 app = typer.Typer(help="The certificates of an ecosystem.", no_args_is_help=True)
 
@@ -61,6 +62,10 @@ def show(
 
 @contextlib.asynccontextmanager
 async def _at_hand(ecosystem: Ecosystem) -> AsyncIterator[Lab]:
+    from services.serve import running
+
+    from ..lab import Lab
+
     async with Lab(ecosystem) as lab:
         if await lab.is_up():
             yield lab

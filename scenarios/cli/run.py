@@ -9,7 +9,6 @@ import typer
 from rich.table import Table
 
 from services.ecosystem import Ecosystem, party_secret
-from services.serve import serve as serve_parties
 
 from .options import (
     At,
@@ -55,6 +54,8 @@ def up(
 
 
 async def _up(chosen: Ecosystem, say: Any, status: Any) -> None:
+    from services.serve import serve as serve_parties
+
     def ready() -> None:
         status.stop()
         say()
@@ -71,6 +72,8 @@ def serve(
     at: At = None,
 ) -> None:
     """Run one party in this process until Ctrl-C; the others may run elsewhere."""
+    from services.serve import serve as serve_parties
+
     quiet_libraries()
     chosen = chosen_ecosystem(ecosystem, data, policy, trust_model, at)
     party = chosen.party(name)

@@ -22,20 +22,12 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
+from services.ecosystem import Client
+
 from .clock import Clock
 from .errors import Refusal
 
 LIFETIME = timedelta(hours=24)
-
-
-@dataclass(frozen=True)
-class Client:
-    """Who may ask for tokens. ``scope_id`` is the WMI, provider id or operator id."""
-
-    id: str
-    secret: str
-    role: str
-    scope_id: str | None = None
 
 
 @dataclass(frozen=True)

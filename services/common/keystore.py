@@ -23,11 +23,12 @@ from pki.keys import SoftwareKey
 
 from .database import Database
 from .events import cost
+from .problems import WrongUseError
 
 _NONCE = 12
 
 
-class SealingError(ValueError):
+class SealingError(WrongUseError, ValueError):
     """The secret file does not fit the keys that lie in the database."""
 
 

@@ -23,6 +23,7 @@ from alembic.util.exc import CommandError
 from sqlalchemy import inspect, text
 
 from .database import Database
+from .problems import NotAsExpectedError
 
 # The module that holds a kind's tables.
 STORES = {
@@ -39,7 +40,7 @@ STORES = {
 }
 
 
-class SchemaError(RuntimeError):
+class SchemaError(NotAsExpectedError):
     """The database cannot be brought to this version's schema."""
 
 
