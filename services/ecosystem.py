@@ -378,7 +378,7 @@ _COMMON = {"name", "kind", "title", "organisation", "url", "database", "secret_f
 _OPTIONS: Mapping[str, Mapping[str, str | None]] = {
     # key: default, None where the entry must give it
     "mo": {"markup_percent": "0", "credit_limit": "500.00"},
-    "charger": {"evse_id": None, "cable": None, "outlets": "16"},
+    "charger": {"evse_id": None, "cable": None, "outlets": "6"},
 }
 _LABELLED = {"cpo": {"tariff"}}
 
