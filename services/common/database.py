@@ -256,12 +256,12 @@ class Database:
         batch: list[tuple[Callable[[Session], Any], Future[Any]]],
         connection: Connection,
     ) -> None:
-        done: list[tuple[Future[Any], Any]] = []
+        # Whoever has gone away before we began is not served.
+        begun = [job for job in batch if job[1].set_running_or_notify_cancel()]
+        done: list[tuple[Future[Any], Any, Exception | None]] = []
         try:
             with connection.begin():
-                for change, future in batch:
-                    if not future.set_running_or_notify_cancel():
-                        continue  # whoever asked has gone away before we began
+                for change, future in begun:
                     try:
                         with Session(
                             connection,
@@ -271,12 +271,15 @@ class Database:
                             result = change(session)
                             session.commit()
                     except Exception as error:
-                        future.set_exception(error)
+                        done.append((future, None, error))
                     else:
-                        done.append((future, result))
+                        done.append((future, result, None))
         except Exception as error:
-            for future, _result in done:
-                future.set_exception(error)
-        else:
-            for future, result in done:
+            done = [(future, None, error) for _change, future in begun]
+        # Nobody is told before the commit, failures neither: who lost against another job
+        # of this batch must find that one's rows when it looks.
+        for future, result, trouble in done:
+            if trouble is None:
                 future.set_result(result)
+            else:
+                future.set_exception(trouble)

@@ -7,12 +7,14 @@ refused call change anything?), into the log (was there a traceback?), into serv
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import logging
+import socket
 import sqlite3
 import threading
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,9 +23,14 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from pki.edition import ISO2
 from services.common.party import Party
 from services.ecosystem import Ecosystem, load
 from services.serve import running
+from services.vehicle.service import Car
+from v2g import exi
+from v2g.messages import iso2
+from v2g.signature import sign
 
 T = TypeVar("T")
 
@@ -133,6 +140,23 @@ class World:
         outcome: dict[str, Any] = self.ok("garage", "POST", f"/vehicles/{pcid}/charge", body)
         return outcome
 
+    def receipts(self, car: Car, session_id: bytes, *readings: int) -> list[str]:
+        """What a car signs about readings of a session (base64 EXI)."""
+        assert car.contract is not None
+        found = []
+        for reading in readings:
+            body = iso2.MeteringReceiptReq(
+                Id="id1",
+                SessionID=session_id,
+                SAScheduleTupleID=1,
+                MeterInfo=iso2.MeterInfo(MeterID="DEPLGE00011", MeterReading=reading),
+            )
+            signature = sign(iso2.SCHEMA, [("MeteringReceiptReq", body)], car.contract.key, ISO2)
+            header = iso2.MessageHeader(SessionID=session_id, Signature=signature)
+            message = iso2.V2G_Message(Header=header, Body=iso2.Body(body))
+            found.append(base64.b64encode(exi.encode(iso2.SCHEMA, message)).decode())
+        return found
+
     # What a refused call must not change.
 
     def state(self, *parties: str) -> dict[tuple[str, str], tuple[int, str]]:
@@ -214,6 +238,103 @@ def serving(ecosystem: Ecosystem, *names: str) -> Iterator[World]:
                 loop.call_soon_threadsafe(stop.set)
             thread.join(30)
         assert not trouble, trouble
+
+
+class Parts:
+    """An ecosystem whose parties can be stopped and started one by one, each on a loop of its
+    own; something else may listen in their place."""
+
+    def __init__(self, ecosystem: Ecosystem) -> None:
+        self.ecosystem = ecosystem
+        self._running: dict[str, tuple[World, ExitStack]] = {}
+
+    @property
+    def everybody(self) -> list[str]:
+        """All parties, in an order in which each finds those that it waits for."""
+        return sorted(self.ecosystem.parties, key=lambda name: name != "root-pool")
+
+    def up(self, *names: str) -> None:
+        for name in names:
+            with ExitStack() as stack:
+                world = stack.enter_context(serving(self.ecosystem, name))
+                self._running[name] = (world, stack.pop_all())
+
+    def down(self, *names: str) -> None:
+        for name in names:
+            self._running.pop(name)[1].close()
+
+    def close(self) -> None:
+        self.down(*reversed(list(self._running)))
+
+    def __getitem__(self, name: str) -> World:
+        return self._running[name][0]
+
+    @contextmanager
+    def without(self, *names: str) -> Iterator[None]:
+        """``names`` are down until the block ends."""
+        self.down(*names)
+        try:
+            yield
+        finally:
+            self.up(*names)
+
+    @contextmanager
+    def instead(self, name: str, answer: bytes | None) -> Iterator[None]:
+        """In the place of ``name`` something answers every connection with these bytes; with
+        None it takes connections and never says a word."""
+        with self.without(name), impostor(self.ecosystem.party(name).address, answer):
+            yield
+
+
+@contextmanager
+def impostor(address: tuple[str, int], answer: bytes | None) -> Iterator[tuple[str, int]]:
+    """Listens at ``address``: answers whoever sends something with ``answer`` and hangs up, or
+    (None) never answers."""
+    held: list[socket.socket] = []
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                held.append(connection)
+                if answer is not None:
+                    connection.recv(65536)
+                    connection.sendall(answer)
+                    connection.close()
+
+    with socket.create_server(address) as listener:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        try:
+            yield listener.getsockname()[:2]
+        finally:
+            with suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)
+    thread.join(5)
+    for one in held:
+        one.close()
+
+
+def http_answer(body: bytes, status: str = "200 OK", headers: str = "") -> bytes:
+    head = f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n{headers}"
+    return head.encode() + b"\r\n" + body
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parts]:
+    """The default ecosystem, each party by itself."""
+    found = Parts(load(data=tmp_path_factory.mktemp("parts")).on_free_ports())
+    try:
+        found.up(*found.everybody)
+        yield found
+    finally:
+        found.close()
+
+
+@pytest.fixture
+def listen() -> Any:
+    """:func:`impostor` and :func:`http_answer`, for tests that cannot import this file."""
+    return impostor, http_answer
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,6 @@ from services.common.errors import Refusal
 from v2g import exi
 from v2g.certificate_installation import RootId, build_request, read_response
 from v2g.messages import iso2
-from v2g.signature import sign
 
 if TYPE_CHECKING:
     from conftest import World
@@ -670,9 +669,10 @@ def session(world: World) -> dict[str, Any]:
     row = next(one for one in rows if one.emaid == contract["emaid"])
     assert row.status == "settled"
     tariff = {"id": "t", "currency": "EUR", "per_kwh": "0.49", "per_session": "0.35"}
+    owner = world.run(world.service("garage")._car(car["pcid"]))
     return {
         "contract": contract,
-        "car": world.run(world.service("garage")._car(car["pcid"])),
+        "receipts": lambda session_id, *readings: world.receipts(owner, session_id, *readings),
         "tariff": tariff,
         "cdr": {
             "id": row.id,
@@ -731,24 +731,6 @@ def test_a_record_twice(world: World, session: dict[str, Any]) -> None:
     assert refused(world, CDRS, elsewhere) == (404, "unknown_authorization")
 
 
-def receipts_of(session: dict[str, Any], session_id: bytes, *readings: int) -> list[str]:
-    """What the car would sign about readings of a session."""
-    found = []
-    for reading in readings:
-        body = iso2.MeteringReceiptReq(
-            Id="id1",
-            SessionID=session_id,
-            SAScheduleTupleID=1,
-            MeterInfo=iso2.MeterInfo(MeterID="DEPLGE00011", MeterReading=reading),
-        )
-        key = session["car"].contract.key
-        signature = sign(iso2.SCHEMA, [("MeteringReceiptReq", body)], key, ISO2)
-        header = iso2.MessageHeader(SessionID=session_id, Signature=signature)
-        message = iso2.V2G_Message(Header=header, Body=iso2.Body(body))
-        found.append(b64(exi.encode(iso2.SCHEMA, message)))
-    return found
-
-
 # What is wrong with a record: changes to a good one, and a word of the objection.
 DISPUTED: dict[str, tuple[Callable[[dict[str, Any], bytes], dict[str, Any]], str]] = {
     "more than the tariff makes": (lambda s, i: {"total_cost": "1.00"}, "tariff makes"),
@@ -758,7 +740,7 @@ DISPUTED: dict[str, tuple[Callable[[dict[str, Any], bytes], dict[str, Any]], str
     "no receipt": (lambda s, i: {"receipts": []}, "no receipt"),
     "a receipt that is none": (lambda s, i: {"receipts": ["AAAA"]}, "not an EXI message"),
     "of another session": (lambda s, i: {"receipts": s["cdr"]["receipts"]}, "is of session"),
-    "fewer readings": (lambda s, i: {"receipts": receipts_of(s, i, 0)}, "vouch for"),
+    "fewer readings": (lambda s, i: {"receipts": s["receipts"](i, 0)}, "vouch for"),
     "more energy": (
         lambda s, i: {"meter_stop_wh": 2000, "total_cost": "1.33"},
         "vouch for 0 to 1000",
@@ -781,7 +763,7 @@ def test_records_that_are_disputed(world: World, session: dict[str, Any]) -> Non
             "meter_start_wh": 0,
             "meter_stop_wh": 1000,
             "total_cost": "0.84",
-            "receipts": receipts_of(session, session_id, 0, 1000),
+            "receipts": session["receipts"](session_id, 0, 1000),
         }
         state: dict[str, Any] = world.ok(
             *CDRS, {**record, **changed(session, session_id)}, client="plugpark"
@@ -801,11 +783,10 @@ def test_records_that_are_disputed(world: World, session: dict[str, Any]) -> Non
 
 
 def test_a_receipt_by_another_contract(world: World, session: dict[str, Any]) -> None:
-    other = {**session, "car": world.run(world.service("garage")._car(session["car"].pcid))}
     stranger = world.car()
     world.contract(stranger["pcid"])
     assert world.charge(stranger["pcid"], 100)["outcome"] == "charged"
-    other["car"] = world.run(world.service("garage")._car(stranger["pcid"]))
+    other = world.run(world.service("garage")._car(stranger["pcid"]))
     session_id = secrets.token_bytes(8)
     record = {
         **session["cdr"],
@@ -815,7 +796,7 @@ def test_a_receipt_by_another_contract(world: World, session: dict[str, Any]) ->
         "meter_start_wh": 0,
         "meter_stop_wh": 1000,
         "total_cost": "0.84",
-        "receipts": receipts_of(other, session_id, 0, 1000),
+        "receipts": world.receipts(other, session_id, 0, 1000),
     }
     said = world.ok(*CDRS, record, client="plugpark")
     assert (said["status"], "signature" in said["reason"]) == ("disputed", True)
@@ -865,8 +846,8 @@ def test_a_car_without_a_contract(world: World) -> None:
 
 def test_an_end_within_this_second(world: World, car: dict[str, Any]) -> None:
     """Certificates know whole seconds: one that would end as it begins is refused."""
-    sign, driver = world.service("sunmile").contracts.sign, world.driver()
+    driver, contracts = world.driver(), world.service("sunmile").contracts
     ends = world.party("sunmile").clock.now().replace(microsecond=999_999)
     with world.unchanged("sunmile"), pytest.raises(Refusal) as refusal:
-        world.run(sign(driver, car["pcid"], new_emaid(), ends))
+        world.run(contracts.sign(driver, car["pcid"], new_emaid(), ends))
     assert refusal.value.code == "ends_in_the_past"
