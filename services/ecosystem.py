@@ -8,12 +8,14 @@ operator id. What does not fit together is refused before anything starts.
 
 from __future__ import annotations
 
+import json
+import re
 import socket
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -262,7 +264,7 @@ def party_secret(name: str) -> str:
 
 def default_text() -> str:
     """The commented default file."""
-    return files("services").joinpath("default-ecosystem.toml").read_text()
+    return files("services").joinpath("default-ecosystem.toml").read_text(encoding="utf-8")
 
 
 def load(path: Path | None = None, *, data: Path | None = None) -> Ecosystem:
@@ -272,7 +274,7 @@ def load(path: Path | None = None, *, data: Path | None = None) -> Ecosystem:
     """
     where = str(path) if path else "the default ecosystem"
     try:
-        text = path.read_text() if path else default_text()
+        text = path.read_text(encoding="utf-8") if path else default_text()
         document = tomllib.loads(text)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise EcosystemError(f"{where}: {error}") from None
@@ -311,16 +313,19 @@ def from_document(
         _client(entry, number, parties)
         for number, entry in enumerate(_tables(document, "client", where), 1)
     )
+    for number, client in enumerate(clients, 1):
+        if any(client.id == other.id for other in clients[: number - 1]):
+            raise EcosystemError(f"[[client]] {number} id: {client.id!r} is taken")
     _check_unique(parties.values())
     return Ecosystem(
         name=_text(head, "name", "[ecosystem]", "pnclab"),
         edition=chosen_edition,
         trust_model=TRUST_MODELS[trust_name],
-        country=_text(head, "country", "[ecosystem]", "DE"),
+        country=_shaped(head, "country", "[ecosystem]", "DE"),
         data=folder,
         parties={party.name: _resolve(party, parties) for party in parties.values()},
         clients=clients,
-        clock_offset=timedelta(seconds=float(head.get("clock_offset", 0))),
+        clock_offset=_offset(head.get("clock_offset", 0)),
     )
 
 
@@ -381,28 +386,43 @@ _OPTIONS: Mapping[str, Mapping[str, str | None]] = {
     "charger": {"evse_id": None, "cable": None, "outlets": "6"},
 }
 _LABELLED = {"cpo": {"tariff"}}
+# key: its form, and what is wanted where it has another one.
+_SHAPES: Mapping[str, tuple[str, str]] = {
+    "country": ("[A-Z]{2}", "a country is two capital letters (ISO 3166-1)"),
+    # In certificates " (pnclab test)" stands behind it, and O has at most 64 characters.
+    "organisation": (".{1,49}", "an organisation's name has at most 49 characters"),
+    "wmi": ("(?i)[A-HJ-NPR-Z0-9]{3}", "a WMI is three letters and digits without I, O, Q"),
+    "provider_id": ("(?i)[A-Z]{2}[A-Z0-9]{3}", "a country and three letters or digits"),
+    "operator_id": ("(?i)[A-Z]{2}[A-Z0-9]{3}", "a country and three letters or digits"),
+    "markup_percent": (r"\d{1,3}(\.\d{1,4})?", "a decimal of at most three digits in quotes"),
+    "credit_limit": (r"\d{1,9}(\.\d{1,2})?", "an amount in quotes"),
+    "evse_id": (r"(?i)[A-Z]{2}\*?[A-Z0-9]{3}\*?E[A-Z0-9*]{1,30}", "such as DE*ABC*E0001"),
+    "cable": (r"[^\s:]+:\d{1,5}", "host:port"),
+    "outlets": (r"[1-9]\d{0,3}", "a number in quotes, 1 to 9999"),
+    "currency": ("[A-Z]{3}", "a currency is three capital letters (ISO 4217)"),
+    "per_kwh": (r"\d{1,4}(\.\d{1,6})?", "prices are decimals in quotes, below 10000"),
+    "per_session": (r"\d{1,4}(\.\d{1,6})?", "prices are decimals in quotes, below 10000"),
+}
 
 
 def _party(entry: Mapping[str, Any], number: int, folder: Path) -> PartyConfig:
     where = f"[[party]] {number}"
     name = _text(entry, "name", where)
     where = f"[[party]] {name}"
-    if not name.replace("-", "").isalnum() or not name.isascii() or len(name) > 60:
-        raise EcosystemError(f"{where} name: letters, digits and hyphens, at most 60")
+    if not name.replace("-", "").isalnum() or not name.isascii() or len(name) > 49:
+        raise EcosystemError(f"{where} name: letters, digits and hyphens, at most 49")
     kind = _text(entry, "kind", where)
     if kind not in KINDS:
         raise EcosystemError(f"{where} kind: {kind!r} is none of {', '.join(KINDS)}")
     scope_field = SCOPE_FIELDS.get(kind)
     known = _COMMON | set(USES[kind]) | set(_OPTIONS.get(kind, {})) | _LABELLED.get(kind, set())
     _known(entry, known | ({scope_field} if scope_field else set()), where)
-    url = _text(entry, "url", where).rstrip("/")
-    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
-        raise EcosystemError(f"{where} url: {url!r} is not an http(s) address")
+    url = _url(entry, where)
     options = {
-        key: _text(entry, key, where, default) for key, default in _OPTIONS.get(kind, {}).items()
+        key: _shaped(entry, key, where, default) for key, default in _OPTIONS.get(kind, {}).items()
     }
-    if "cable" in options and not options["cable"].rpartition(":")[2].isdigit():
-        raise EcosystemError(f"{where} cable: {options['cable']!r} is not host:port")
+    if "policy" in entry and not isinstance(entry["policy"], dict):
+        raise EcosystemError(f"{where} policy: a table [party.policy] is wanted")
     policy = dict(entry.get("policy", {}))
     for key, value in policy.items():
         if key not in POLICIES_OF.get(kind, ()):
@@ -412,11 +432,11 @@ def _party(entry: Mapping[str, Any], number: int, folder: Path) -> PartyConfig:
         name=name,
         kind=kind,
         title=_text(entry, "title", where, name),
-        organisation=_text(entry, "organisation", where, name),
+        organisation=_shaped(entry, "organisation", where, name),
         url=url,
         database=_text(entry, "database", where, f"sqlite:///{folder / name}.db"),
         secret_file=Path(_text(entry, "secret_file", where, str(folder / f"{name}.secret"))),
-        scope_id=_text(entry, scope_field, where).upper() if scope_field else None,
+        scope_id=_shaped(entry, scope_field, where).upper() if scope_field else None,
         uses={key: _text(entry, key, where) for key in USES[kind] if key in entry},
         policy={key: POLICIES[key].values[0] for key in POLICIES_OF.get(kind, ())} | policy,
         tariff=_tariff(entry.get("tariff"), where) if kind == "cpo" else None,
@@ -440,7 +460,18 @@ def _resolve(party: PartyConfig, parties: Mapping[str, PartyConfig]) -> PartyCon
                 f"name one of {', '.join(candidates) or '(none)'}"
             )
         uses[kind] = named or candidates[0]
+    if party.kind == "charger":
+        _check_evse(party, parties[uses["cpo"]])
     return replace(party, uses=uses)
+
+
+def _check_evse(charger: PartyConfig, operator: PartyConfig) -> None:
+    evse_id = charger.options["evse_id"]
+    if evse_id.upper().replace("*", "")[:5] != operator.scope_id:
+        raise EcosystemError(
+            f"[[party]] {charger.name} evse_id: {evse_id!r} does not begin with the operator_id "
+            f"of {operator.name}, {operator.scope_id}"
+        )
 
 
 def _check_unique(parties: Any) -> None:
@@ -466,7 +497,7 @@ def _client(entry: Mapping[str, Any], number: int, parties: Mapping[str, Any]) -
         _text(entry, "id", where),
         _text(entry, "secret", where),
         _text(entry, "role", where),
-        entry.get("scope_id"),
+        _text(entry, "scope_id", where) if "scope_id" in entry else None,
     )
     if client.role not in {"admin", *KINDS}:
         raise EcosystemError(f"{where} role: {client.role!r} is none of admin, {', '.join(KINDS)}")
@@ -478,15 +509,11 @@ def _client(entry: Mapping[str, Any], number: int, parties: Mapping[str, Any]) -
 def _tariff(entry: Any, where: str) -> Tariff:
     if not isinstance(entry, dict):
         raise EcosystemError(f"{where} tariff: a charge point operator needs a [party.tariff]")
-    for key in ("id", "currency", "per_kwh", "per_session"):
-        _text(entry, key, f"{where} tariff.")
-    try:
-        tariff = Tariff.from_dict(entry)
-    except InvalidOperation:
-        raise EcosystemError(f"{where} tariff: prices are decimals in quotes") from None
-    if tariff.per_kwh < 0 or tariff.per_session < 0:
-        raise EcosystemError(f"{where} tariff: prices are not negative")
-    return tariff
+    _known(entry, {"id", "currency", "per_kwh", "per_session"}, f"{where} tariff.")
+    _text(entry, "id", f"{where} tariff.")
+    for key in ("currency", "per_kwh", "per_session"):
+        _shaped(entry, key, f"{where} tariff.")
+    return Tariff.from_dict(entry)
 
 
 def _check_policy(where: str, name: str, value: str) -> None:
@@ -505,6 +532,36 @@ def _text(entry: Mapping[str, Any], key: str, where: str, default: str | None = 
     if not isinstance(value, str) or not value:
         raise EcosystemError(f"{where} {key}: text in quotes is wanted, not {value!r}")
     return value
+
+
+def _shaped(entry: Mapping[str, Any], key: str, where: str, default: str | None = None) -> str:
+    value = _text(entry, key, where, default)
+    form, wanted = _SHAPES[key]
+    if not re.fullmatch(form, value, re.ASCII if key != "organisation" else 0):
+        raise EcosystemError(f"{where} {key}: {value!r} has another form: {wanted}")
+    return value
+
+
+def _url(entry: Mapping[str, Any], where: str) -> str:
+    url = _text(entry, "url", where).rstrip("/")
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port beyond 65535, a broken IPv6 address
+        good = False
+    if not good:
+        raise EcosystemError(f"{where} url: {url!r} is not an http(s) address")
+    return url
+
+
+def _offset(seconds: Any) -> timedelta:
+    # A hundred years, so that certificates stay within what X.509 can say.
+    most = 100 * 365 * 86400
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise EcosystemError(f"[ecosystem] clock_offset: {seconds!r} is no number of seconds")
+    if not abs(seconds) <= most:
+        raise EcosystemError(f"[ecosystem] clock_offset: {seconds} is beyond {most} seconds")
+    return timedelta(seconds=seconds)
 
 
 def _table(document: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
@@ -530,4 +587,5 @@ def _known(entry: Mapping[str, Any], known: set[str], where: str) -> None:
 
 
 def _quoted(value: str) -> str:
-    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    # A JSON string is a TOML basic string, but for DEL, which TOML wants escaped.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

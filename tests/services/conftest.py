@@ -332,6 +332,12 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parts]:
 
 
 @pytest.fixture
+def serve() -> Any:
+    """:func:`serving`, for tests that cannot import this file."""
+    return serving
+
+
+@pytest.fixture
 def listen() -> Any:
     """:func:`impostor` and :func:`http_answer`, for tests that cannot import this file."""
     return impostor, http_answer

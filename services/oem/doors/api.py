@@ -57,7 +57,7 @@ async def build(
     return _body(row)
 
 
-@router.get("/{pcid}")
+@router.get("/{pcid:path}")
 async def get(
     request: Request, pcid: str, _caller: Annotated[Caller, Depends(allow("vehicle", "mo"))]
 ) -> VehicleBody:

@@ -75,7 +75,7 @@ async def register(
     return _body(row)
 
 
-@router.get("/{pcid}")
+@router.get("/{pcid:path}")
 async def get(
     request: Request,
     pcid: str,
@@ -85,7 +85,7 @@ async def get(
     return _body(await _service(request).get(pcid))
 
 
-@router.delete("/{pcid}", status_code=204)
+@router.delete("/{pcid:path}", status_code=204)
 async def remove(
     request: Request, pcid: str, caller: Annotated[Caller, Depends(allow("oem"))]
 ) -> None:

@@ -100,13 +100,13 @@ async def cars(request: Request, _caller: AdminCaller) -> list[str]:
     return [row.pcid for row in await _service(request).list()]
 
 
-@router.get("/{pcid}")
+@router.get("/{pcid:path}")
 async def car(request: Request, pcid: str, _caller: AdminCaller) -> CarBody:
     """A car and the contract in it."""
     return _car(*await _service(request).get(pcid))
 
 
-@router.post("/{pcid}/charge")
+@router.post("/{pcid:path}/charge")
 async def charge(
     request: Request, pcid: str, body: ChargeBody, _caller: AdminCaller
 ) -> OutcomeBody:
