@@ -33,6 +33,7 @@ def upgrade() -> None:
         sa.Column("id", sa.String(length=64), nullable=False),
         sa.Column("authorization", sa.String(length=32), nullable=False),
         sa.Column("emaid", sa.String(length=14), nullable=False),
+        sa.Column("session_id", sa.String(length=16), nullable=False),
         sa.Column("energy_wh", sa.Integer(), nullable=False),
         sa.Column("cost_cents", sa.Integer(), nullable=False),
         sa.Column("currency", sa.String(length=3), nullable=False),
@@ -45,6 +46,13 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("cdrs", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_cdrs_emaid"), ["emaid"], unique=False)
+        batch_op.create_index(
+            "uq_cdrs_settled_session",
+            ["emaid", "session_id"],
+            unique=True,
+            sqlite_where=sa.text("status = 'settled'"),
+            postgresql_where=sa.text("status = 'settled'"),
+        )
 
     op.create_table(
         "certificates",
@@ -74,6 +82,7 @@ def upgrade() -> None:
         "drivers",
         sa.Column("id", sa.String(length=32), nullable=False),
         sa.Column("name", sa.String(length=128), nullable=False),
+        sa.Column("currency", sa.String(length=3), nullable=False),
         sa.Column("blocked", sa.Boolean(), nullable=False),
         sa.Column("since", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_drivers")),
@@ -214,6 +223,11 @@ def downgrade() -> None:
 
     op.drop_table("certificates")
     with op.batch_alter_table("cdrs", schema=None) as batch_op:
+        batch_op.drop_index(
+            "uq_cdrs_settled_session",
+            sqlite_where=sa.text("status = 'settled'"),
+            postgresql_where=sa.text("status = 'settled'"),
+        )
         batch_op.drop_index(batch_op.f("ix_cdrs_emaid"))
 
     op.drop_table("cdrs")

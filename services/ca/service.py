@@ -20,7 +20,15 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from pki.issuing import Authority, IssuingError, certificate_request, issue, new_serial, self_issue
+from pki.issuing import (
+    Authority,
+    IssuingError,
+    certificate_request,
+    issue,
+    new_serial,
+    self_issue,
+    validity_within,
+)
 from pki.names import Subject, common_name, readable
 from pki.profiles import Role, profile
 from pki.revocation import (
@@ -101,6 +109,15 @@ class OpenAuthority:
         return (self.certificate, *self.issuers) if not self.role.is_root else ()
 
 
+@dataclass(frozen=True)
+class _Crl:
+    """A revocation list that was given out: its bytes, how many entries, since when."""
+
+    encoded: bytes
+    entries: int
+    issued: datetime
+
+
 def needs_renewal(certificate: x509.Certificate, now: datetime) -> bool:
     """Whether less than a third of the certificate's life is left."""
     life = certificate.not_valid_after_utc - certificate.not_valid_before_utc
@@ -110,8 +127,17 @@ def needs_renewal(certificate: x509.Certificate, now: datetime) -> bool:
 class CertificateAuthority:
     """The authorities of one party."""
 
-    def __init__(self, party: Party, tables: CaTables, roles: Sequence[Role]) -> None:
+    def __init__(
+        self,
+        party: Party,
+        tables: CaTables,
+        roles: Sequence[Role],
+        on_revoked: Callable[[Session, str], None] | None = None,
+    ) -> None:
+        """``on_revoked`` is called with a fingerprint inside the transaction that revokes it."""
         self.party = party
+        self._on_revoked = on_revoked
+        self._crls: dict[int, _Crl] = {}
         self.tables = tables
         self.roles = tuple(roles)
         self._open: dict[int, OpenAuthority] = {}
@@ -211,10 +237,11 @@ class CertificateAuthority:
         issuers: Sequence[x509.Certificate],
         own_issuer: OpenAuthority | None,
     ) -> None:
-        if own_issuer is None:
-            self._record_issued(certificate, role, "itself" if role.is_root else "the V2G root")
+        told = self._issued_event(certificate, role, "itself" if role.is_root else "the V2G root")
 
         def keep(session: Session) -> None:
+            if own_issuer is None:  # else it was told when it was issued
+                self.party.database.tell(session, told)
             session.add(
                 self.tables.authority(
                     role=role.value,
@@ -237,7 +264,11 @@ class CertificateAuthority:
         found = await party.database.read(
             lambda session: session.scalars(
                 select(row)
-                .where(row.role == Role.OCSP_SIGNER.value, row.authority == authority.id)
+                .where(
+                    row.role == Role.OCSP_SIGNER.value,
+                    row.authority == authority.id,
+                    row.revoked_at.is_(None),
+                )
                 .order_by(row.not_after.desc())
                 .limit(1)
             ).first()
@@ -285,14 +316,12 @@ class CertificateAuthority:
                 lambda session: store.by_request(self.tables, session, request_key)
             )
             if known is not None:
-                return self._same_again(known, public_key, issuer, request_key)
+                return await self._same_again(known, public_key, request_key)
         rules = profile(role, self.party.edition)
-        now = _not_before(self.party.clock.now())
-        # A leaf does not outlive its issuer (shell model).
-        last = min(
-            not_after or now + rules.validity.default,
-            issuer.certificate.not_valid_after_utc,
-        )
+        # The profile's life; never beyond the issuer's, nor beyond what was asked for.
+        now, last = validity_within(rules, issuer.authority, self.party.clock.now())
+        if not_after is not None:
+            last = min(last, not_after)
         try:
             certificate = issue(
                 rules,
@@ -307,9 +336,10 @@ class CertificateAuthority:
             )
         except IssuingError as error:
             raise Refusal(422, NOT_ISSUED, str(error)) from None
-        self._record_issued(certificate, role, common_name(issuer.certificate.subject))
+        told = self._issued_event(certificate, role, common_name(issuer.certificate.subject))
 
         def keep(session: Session) -> None:
+            self.party.database.tell(session, told)
             store.add_certificate(
                 self.tables,
                 session,
@@ -336,16 +366,13 @@ class CertificateAuthority:
             )
             if known is None:
                 raise
-            return self._same_again(known, public_key, issuer, request_key)
+            return await self._same_again(known, public_key, request_key)
         return Issued((certificate, *issuer.chain), new=True)
 
-    def _same_again(
-        self,
-        known: Any,
-        public_key: ec.EllipticCurvePublicKey,
-        issuer: OpenAuthority,
-        request_key: str,
+    async def _same_again(
+        self, known: Any, public_key: ec.EllipticCurvePublicKey, request_key: str
     ) -> Issued:
+        """The certificate of an earlier request, with the chain of whoever issued it then."""
         certificate = load_der(known.der)
         if certificate.public_key() != public_key:
             raise Refusal(
@@ -353,10 +380,15 @@ class CertificateAuthority:
                 "already_issued",
                 f"{request_key} already has certificate {known.serial} for another key",
             )
+        if known.revoked_at is not None:
+            raise Refusal(
+                409, "already_revoked", f"{request_key}: certificate {known.serial} was revoked"
+            )
+        issuer = next(own for own in await self._all() if own.id == known.authority)
         return Issued((certificate, *issuer.chain), new=False)
 
-    def _record_issued(self, certificate: x509.Certificate, role: Role, issuer: str) -> None:
-        self.party.recorder.record(
+    def _issued_event(self, certificate: x509.Certificate, role: Role, issuer: str) -> Event:
+        return self.party.recorder.stamped(
             Event(
                 kind="issued",
                 name=role.value,
@@ -396,7 +428,7 @@ class CertificateAuthority:
             )
         if row.revoked_at is not None:
             return row
-        self.party.recorder.record(
+        told = self.party.recorder.stamped(
             Event(
                 kind="revoked",
                 name="certificate revoked",
@@ -412,9 +444,14 @@ class CertificateAuthority:
             fresh = session.get_one(self.tables.certificate, (row.authority, row.serial))
             if fresh.revoked_at is None:
                 fresh.revoked_at, fresh.reason = now, reason
+                self.party.database.tell(session, told)
+                if self._on_revoked is not None:
+                    self._on_revoked(session, fresh.fingerprint)
             return fresh
 
-        return await self.party.database.write(change)
+        revoked = await self.party.database.write(change)
+        self._responders.clear()  # one of them may be what was revoked
+        return revoked
 
     async def ocsp(self, request: bytes) -> bytes:
         """Answer an OCSP request (RFC 6960), DER in and out; never raises on bad input."""
@@ -454,9 +491,16 @@ class CertificateAuthority:
         return ocsp_response(answers, signer, produced_at=now, nonce=asked.nonce)
 
     async def crl(self, role: Role) -> bytes:
-        """The revocation list of the authority of ``role``, signed now (DER)."""
+        """The revocation list of the authority of ``role`` (DER); a new one when something was
+        revoked since, or half of its life is over."""
         authority = self.authority(role)
         now = self.party.clock.now().replace(microsecond=0)
+        known = self._crls.get(authority.id)
+        count = await self.party.database.read(
+            lambda session: len(store.revoked_of(self.tables, session, authority.id))
+        )
+        if known and known.entries == count and known.issued <= now < known.issued + CRL_LIFE / 2:
+            return known.encoded
 
         def next_number(session: Session) -> tuple[int, list[Any]]:
             row = session.get_one(self.tables.authority, authority.id)
@@ -464,7 +508,7 @@ class CertificateAuthority:
             return row.crl_number, store.revoked_of(self.tables, session, authority.id)
 
         number, revoked = await self.party.database.write(next_number)
-        return certificate_revocation_list(
+        encoded = certificate_revocation_list(
             [
                 RevokedCertificate(
                     int(row.serial, 16), row.revoked_at, RevocationReason(row.reason)
@@ -476,6 +520,8 @@ class CertificateAuthority:
             this_update=now,
             next_update=now + CRL_LIFE,
         )
+        self._crls[authority.id] = _Crl(encoded, len(revoked), now)
+        return encoded
 
     async def all_certificates(self, role: str | None) -> list[KnownCertificate]:
         """What was issued here, and the authorities' own certificates that others issued."""

@@ -197,10 +197,27 @@ class Database:
                 return await to_thread.run_sync(self._write_one, with_events, limiter=self._threads)
             future: Future[T] = Future()
             self._jobs.put((with_events, future))
-            return await asyncio.wrap_future(future)
         except BaseException:
             unit.events[:0] = events
             raise
+        try:
+            return await asyncio.shield(asyncio.wrap_future(future))
+        except asyncio.CancelledError:
+            # A job that has begun goes on and takes its events with it.
+            if future.cancel():
+                unit.events[:0] = events
+            raise
+        except BaseException:
+            unit.events[:0] = events
+            raise
+
+    def tell(self, session: Session, event: Event) -> None:
+        """Write ``event`` (:meth:`~.events.Recorder.stamped`) within a change that it tells.
+
+        When the change is undone, or finds that it was made before and does not call this,
+        nothing is told.
+        """
+        self._insert_events(session, [event])
 
     async def flush(self) -> None:
         """Write the unit of work's events that no change has carried."""

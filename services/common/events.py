@@ -205,10 +205,20 @@ class Recorder:
         self._clock = clock
 
     def record(self, event: Event) -> Event:
-        """Stamp ``event`` and queue it for the next transaction of this unit of work."""
+        """Stamp ``event`` and queue it for the next transaction of this unit of work.
+
+        For what has happened already (a hop, a verdict). What a write brings about is told
+        by the write itself: :meth:`stamped`, then :meth:`~.database.Database.tell`.
+        """
+        done = self.stamped(event)
+        current_unit().events.append(done)
+        return done
+
+    def stamped(self, event: Event) -> Event:
+        """``event`` with its identifier, times and run, without its secrets; not yet queued."""
         unit = current_unit()
         real = real_time()
-        done = replace(
+        return replace(
             event,
             id=new_id(real),
             party=self.party,
@@ -223,5 +233,3 @@ class Recorder:
             request=event.request[:MAX_PAYLOAD] if event.request is not None else None,
             response=event.response[:MAX_PAYLOAD] if event.response is not None else None,
         )
-        unit.events.append(done)
-        return done

@@ -46,7 +46,7 @@ class Accounts:
         """A new driver with a first deposit."""
         driver = f"D{secrets.token_hex(5).upper()}"
         now = self.party.clock.now()
-        self.party.recorder.record(
+        told = self.party.recorder.stamped(
             Event(
                 kind="ledger",
                 name="deposit",
@@ -58,7 +58,7 @@ class Accounts:
         )
 
         def create(session: Session) -> Driver:
-            session.add(DriverRow(id=driver, name=name, since=now))
+            session.add(DriverRow(id=driver, name=name, currency=currency, since=now))
             session.flush()
             post(
                 session,
@@ -68,6 +68,7 @@ class Accounts:
                 {BANK: deposit_cents, driver_account(driver): -deposit_cents},
                 "opening deposit",
             )
+            self.party.database.tell(session, told)
             return Driver(driver, name, False, deposit_cents)
 
         return await self.party.database.write(create)

@@ -47,6 +47,12 @@ log = logging.getLogger("pnclab")
 _LETTERS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
+def end_revoked(session: Session, revoked: str) -> None:
+    """A revoked contract certificate ends its contract, in the transaction that revokes it."""
+    for row in session.scalars(select(ContractRow).where(ContractRow.fingerprint == revoked)):
+        row.status = "revoked"
+
+
 class Contracts:
     def __init__(self, party: Party, ca: CertificateAuthority) -> None:
         self.party = party
@@ -83,7 +89,6 @@ class Contracts:
 
         Asked again with the same EMAID, PCID and driver, it is the contract there is.
         """
-        emaid = self.emaid(emaid_text) if emaid_text else self._new_emaid()
         try:
             pcid = PCID.parse(pcid_text, strict=self.party.strict())
         except IdentifierError as error:
@@ -95,6 +100,10 @@ class Contracts:
             raise Refusal(
                 422, "ends_in_the_past", f"ends: {ends.isoformat()} is past, now is {now:%F %T}Z"
             )
+        if emaid_text:
+            emaid = self.emaid(emaid_text)
+        else:
+            emaid = await self._half_way(driver, pcid) or self._new_emaid()
         # The car must exist before anything is written down.
         async with self.party.turns:
             recipient = await self._provisioning(pcid)
@@ -136,10 +145,23 @@ class Contracts:
         except Refusal as refusal:
             if new and refusal.code == NOT_ISSUED:
                 await self._forget(row)
+            else:
+                # The order stands and will be completed: whoever asked must know it by name.
+                refusal.details["emaid"] = emaid.wire
             raise
         finally:
             self._under_way.discard(emaid.normal)
         return row, new
+
+    async def _half_way(self, driver: str, pcid: PCID) -> EMAID | None:
+        """The EMAID of an order of this driver for this car that is not completed yet."""
+        query = select(ContractRow).where(
+            ContractRow.driver == driver,
+            ContractRow.pcid == pcid.normal,
+            ContractRow.status.in_(("pending", "certified")),
+        )
+        row = await self.party.database.read(lambda session: session.scalars(query).first())
+        return EMAID.parse(row.wire, strict=False) if row else None
 
     async def _forget(self, row: ContractRow) -> None:
         """Take back an order that the CA refused."""
@@ -165,7 +187,7 @@ class Contracts:
         row = await self.get(text)
         if row.fingerprint is not None:
             await self.ca.revoke(row.fingerprint, reason)
-        return await self._end(row, "revoked")
+        return await self._end(await self.get(text), "revoked")
 
     async def cancel(self, text: str) -> ContractRow:
         """End the contract; its certificate stays good, the account does not pay any more."""
@@ -196,7 +218,7 @@ class Contracts:
                 "dh_public_key": b64(row.dh_public_key),
             },
         )
-        self.party.recorder.record(
+        told = self.party.recorder.stamped(
             Event(
                 kind="state",
                 name="contract active",
@@ -209,12 +231,14 @@ class Contracts:
 
         def finish(session: Session) -> ContractRow:
             found = session.get_one(ContractRow, row.emaid)
-            found.in_pool = True
             if found.status == "certified":
                 found.status = "active"
+                self.party.database.tell(session, told)
             return found
 
-        return await self.party.database.write(finish)
+        row = await self.party.database.write(finish)
+        # It may have been ended while it was on its way to the pool.
+        return row if row.status == "active" else await self._leave_pool(row)
 
     async def _certify(self, row: ContractRow, recipient: x509.Certificate) -> ContractRow:
         edition = self.party.edition
@@ -230,11 +254,15 @@ class Contracts:
 
         def keep(session: Session, chain: tuple[x509.Certificate, ...]) -> None:
             found = session.get_one(ContractRow, row.emaid)
+            if found.status != "pending":  # undoes the certificate too
+                raise Refusal(
+                    409, "not_pending", f"the contract {row.wire} is {found.status} meanwhile"
+                )
             found.chain = pem(chain)
             found.fingerprint = fingerprint(chain[0])
             found.encrypted_key = encrypted.ciphertext
             found.dh_public_key = encrypted.dh_public_key
-            found.status = "certified"
+            found.status, found.in_pool = "certified", True
 
         try:
             await self.ca.issue(
@@ -257,7 +285,7 @@ class Contracts:
         return await self.get(row.wire)
 
     async def _end(self, row: ContractRow, status: str) -> ContractRow:
-        self.party.recorder.record(
+        told = self.party.recorder.stamped(
             Event(
                 kind="state",
                 name=f"contract {status}",
@@ -271,8 +299,9 @@ class Contracts:
         def change(session: Session) -> ContractRow:
             found = session.get_one(ContractRow, row.emaid)
             # A revoked contract stays revoked.
-            if found.status != "revoked":
+            if found.status not in ("revoked", status):
                 found.status = status
+                self.party.database.tell(session, told)
             return found
 
         row = await self.party.database.write(change)

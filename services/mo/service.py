@@ -8,7 +8,7 @@ from services.common.certificates import b64, der_of
 from services.common.party import Party
 
 from .accounts import Accounts
-from .contracts import Contracts
+from .contracts import Contracts, end_revoked
 from .settlement import Settlement
 from .store import CA
 
@@ -19,7 +19,12 @@ class MobilityOperator:
         # Under some trust models there is no root of its own.
         own_root = party.trust.issuer(Role.MO_SUB1) is Role.MO_ROOT
         roles = (Role.MO_SUB1, Role.MO_SUB2)
-        self.ca = CertificateAuthority(party, CA, (Role.MO_ROOT, *roles) if own_root else roles)
+        self.ca = CertificateAuthority(
+            party,
+            CA,
+            (Role.MO_ROOT, *roles) if own_root else roles,
+            on_revoked=end_revoked,
+        )
         self.accounts = Accounts(party)
         self.contracts = Contracts(party, self.ca)
         self.settlement = Settlement(party, self.contracts)

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -77,6 +77,11 @@ class ChargeDetailRecord:
         return self.meter_stop_wh - self.meter_start_wh
 
 
+# How long a promise to pay waits for its session to begin, and how far clocks may differ.
+AUTHORIZATION_LIFE = timedelta(hours=24)
+CLOCK_SLACK = timedelta(minutes=5)
+
+
 class Settlement:
     def __init__(self, party: Party, contracts: Contracts) -> None:
         self.party = party
@@ -84,8 +89,14 @@ class Settlement:
         self.markup = Decimal(party.config.options["markup_percent"])
         self.credit_cents = cents(Decimal(party.config.options["credit_limit"]))
 
-    async def authorize(self, emaid: str, evse_id: str, tariff: Tariff, caller: Caller) -> Decision:
-        """Whether the contract may charge at ``evse_id``, the caller's, under ``tariff``."""
+    async def authorize(
+        self, emaid: str, certificate: str | None, evse_id: str, tariff: Tariff, caller: Caller
+    ) -> Decision:
+        """Whether the contract may charge at ``evse_id``, the caller's, under ``tariff``.
+
+        ``certificate`` is the fingerprint of the certificate that was shown: that it names the
+        EMAID is not enough, somebody else may have issued it.
+        """
         try:
             evse = EVSEID.parse(evse_id, strict=self.party.strict())
         except IdentifierError as error:
@@ -97,7 +108,9 @@ class Settlement:
             return self._decided(
                 emaid, evse_id, Decision("NOT_ALLOWED", "unknown_contract", refusal.message)
             )
-        decision = await self.party.database.read(lambda session: self._decide(session, contract))
+        decision = await self.party.database.read(
+            lambda session: self._decide(session, contract, certificate, tariff)
+        )
         if decision.allowed != "ALLOWED":
             return self._decided(emaid, evse_id, decision)
         reference = secrets.token_hex(12)
@@ -115,7 +128,9 @@ class Settlement:
         await self.party.database.write(lambda session: session.add(row))
         return decision
 
-    def _decide(self, session: Session, contract: ContractRow) -> Decision:
+    def _decide(
+        self, session: Session, contract: ContractRow, certificate: str | None, tariff: Tariff
+    ) -> Decision:
         driver = session.get_one(DriverRow, contract.driver)
         balance = -account_cents(session, driver_account(driver.id))
         if contract.status in ("revoked", "cancelled"):
@@ -125,6 +140,18 @@ class Settlement:
         if contract.status != "active":
             return Decision(
                 "NOT_ALLOWED", "contract_incomplete", "the contract is not complete yet"
+            )
+        if certificate is not None and certificate != contract.fingerprint:
+            return Decision(
+                "NOT_ALLOWED",
+                "other_certificate",
+                f"the certificate that was shown ({certificate[:16]}…) is not this contract's",
+            )
+        if tariff.currency != driver.currency:
+            return Decision(
+                "NOT_ALLOWED",
+                "foreign_currency",
+                f"the tariff is in {tariff.currency}, the account in {driver.currency}",
             )
         if contract.ends is not None and contract.ends <= self.party.clock.now():
             return Decision(
@@ -164,9 +191,6 @@ class Settlement:
         Refusal 404 when no authorization was given, 409 when it, the record's id or the
         session is settled already by another record.
         """
-        known = await self._known(cdr, record, caller)
-        if known is not None:
-            return known
         authorization = await self.party.database.read(
             lambda session: session.get(AuthorizationRow, cdr.authorization)
         )
@@ -177,28 +201,34 @@ class Settlement:
                 f"authorization_reference: {cdr.authorization} was not given to {caller.client}",
             )
         contract = await self.contracts.get(cdr.emaid)
+        known = await self._known(cdr, contract, record, caller)
+        if known is not None:
+            return known
         objection = self._objection(cdr, authorization, contract)
         try:
             if objection:
                 return await self._dispute(cdr, contract, record, objection, caller)
             return await self._settle(cdr, contract, record, caller)
         except IntegrityError:
-            # The same record came in twice at once, and the other one was first.
-            known = await self._known(cdr, record, caller)
+            # The same record, or another one of this session, came in at once and was first.
+            known = await self._known(cdr, contract, record, caller)
             if known is None:
                 raise
             return known
 
-    async def _known(self, cdr: ChargeDetailRecord, record: Any, caller: Caller) -> CdrRow | None:
+    async def _known(
+        self, cdr: ChargeDetailRecord, contract: ContractRow, record: Any, caller: Caller
+    ) -> CdrRow | None:
         """The entry of this very record; Refusal 409 where another one stands in its way."""
-        same_session = func.upper(CdrRow.record["session_id"].as_string())
+        same_session = (CdrRow.emaid == contract.emaid) & (
+            CdrRow.session_id == cdr.session_id.upper()
+        )
 
         def query(session: Session) -> tuple[CdrRow | None, CdrRow | None]:
             in_the_way = select(CdrRow).where(
-                CdrRow.cpo == caller.client,
-                CdrRow.id != cdr.id,
+                (CdrRow.cpo != caller.client) | (CdrRow.id != cdr.id),
                 (CdrRow.authorization == cdr.authorization)
-                | ((CdrRow.status == "settled") & (same_session == cdr.session_id.upper())),
+                | ((CdrRow.status == "settled") & same_session),
             )
             return session.get(CdrRow, (caller.client, cdr.id)), session.scalars(in_the_way).first()
 
@@ -227,6 +257,12 @@ class Settlement:
             return f"the authorization is for {authorization.evse_id}, the record for {cdr.evse_id}"
         if cdr.currency != tariff.currency:
             return f"the record is in {cdr.currency}, the tariff in {tariff.currency}"
+        begun = cdr.started_at - authorization.given_at
+        if not -CLOCK_SLACK <= begun <= AUTHORIZATION_LIFE:
+            return (
+                f"it was authorized at {authorization.given_at:%F %T}Z and began at "
+                f"{cdr.started_at:%F %T}Z"
+            )
         if cdr.ended_at < cdr.started_at:
             return f"it ended at {cdr.ended_at:%F %T}Z, before it began"
         if cdr.energy_wh < 0:
@@ -239,7 +275,7 @@ class Settlement:
             )
         if not cdr.receipts:
             return "the record has no receipt signed by the contract's key"
-        readings = []
+        readings, meters = [], set()
         for number, receipt in enumerate(cdr.receipts, 1):
             try:
                 read = read_receipt(receipt, from_pem(contract.chain)[0], self.party.edition)
@@ -251,6 +287,9 @@ class Settlement:
                     f"the record of {cdr.session_id}"
                 )
             readings.append(read.meter_reading_wh)
+            meters.add(read.meter_id)
+        if len(meters) > 1:
+            return f"the receipts are of several meters: {', '.join(sorted(meters))}"
         if (min(readings), max(readings)) != (cdr.meter_start_wh, cdr.meter_stop_wh):
             return (
                 f"the receipts vouch for {min(readings)} to {max(readings)} Wh, the record "
@@ -276,7 +315,7 @@ class Settlement:
             currency=cdr.currency,
             issued_at=now,
         )
-        self.party.recorder.record(
+        told = self.party.recorder.stamped(
             Event(
                 kind="ledger",
                 name="invoice",
@@ -311,6 +350,7 @@ class Settlement:
             session.add(row)
             session.flush()
             session.add(invoice)
+            self.party.database.tell(session, told)
             post(
                 session,
                 f"cdr:{caller.client}:{cdr.id}",
@@ -336,7 +376,7 @@ class Settlement:
         caller: Caller,
     ) -> CdrRow:
         row = self._row(cdr, contract, record, caller, "disputed", objection)
-        self.party.recorder.record(
+        told = self.party.recorder.stamped(
             Event(
                 kind="verdict",
                 name="charge detail record",
@@ -351,6 +391,7 @@ class Settlement:
         def keep(session: Session) -> CdrRow:
             session.add(row)
             session.flush()
+            self.party.database.tell(session, told)
             return row
 
         return await self.party.database.write(keep)
@@ -369,6 +410,7 @@ class Settlement:
             id=cdr.id,
             authorization=cdr.authorization,
             emaid=contract.emaid,
+            session_id=cdr.session_id.upper(),
             energy_wh=cdr.energy_wh,
             cost_cents=cdr.cost_cents,
             currency=cdr.currency,

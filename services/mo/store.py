@@ -9,7 +9,17 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ForeignKey, LargeBinary, String, Text, UniqueConstraint, func, select
+from sqlalchemy import (
+    ForeignKey,
+    Index,
+    LargeBinary,
+    String,
+    Text,
+    UniqueConstraint,
+    func,
+    select,
+    text,
+)
 from sqlalchemy.orm import Mapped, Session, mapped_column
 from sqlalchemy.types import JSON
 
@@ -28,6 +38,7 @@ class DriverRow(Base):  # type: ignore[misc,valid-type]
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
     name: Mapped[str] = mapped_column(String(128))
+    currency: Mapped[str] = mapped_column(String(3))
     blocked: Mapped[bool] = mapped_column(default=False)
     since: Mapped[datetime] = mapped_column(Instant)
 
@@ -47,6 +58,7 @@ class ContractRow(Base):  # type: ignore[misc,valid-type]
     pcid: Mapped[str] = mapped_column(String(64), index=True)
     edition: Mapped[str] = mapped_column(String(32))
     status: Mapped[str] = mapped_column(String(16), index=True)
+    # Whether the pool may have it: said before it is brought there, taken back afterwards.
     in_pool: Mapped[bool] = mapped_column(default=False)
     chain: Mapped[str] = mapped_column(Text, default="")
     fingerprint: Mapped[str | None] = mapped_column(String(64))
@@ -75,12 +87,24 @@ class CdrRow(Base):  # type: ignore[misc,valid-type]
     """A charge detail record: ``settled``, or ``disputed`` with the reason."""
 
     __tablename__ = "cdrs"
-    __table_args__ = (UniqueConstraint("authorization", name="uq_cdrs_authorization"),)
+    __table_args__ = (
+        UniqueConstraint("authorization", name="uq_cdrs_authorization"),
+        # Nobody is paid twice for one session, whoever asks.
+        Index(
+            "uq_cdrs_settled_session",
+            "emaid",
+            "session_id",
+            unique=True,
+            sqlite_where=text("status = 'settled'"),
+            postgresql_where=text("status = 'settled'"),
+        ),
+    )
 
     cpo: Mapped[str] = mapped_column(String(64), primary_key=True)
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
     authorization: Mapped[str] = mapped_column(String(32))
     emaid: Mapped[str] = mapped_column(String(14), index=True)
+    session_id: Mapped[str] = mapped_column(String(16))
     energy_wh: Mapped[int]
     cost_cents: Mapped[int]
     currency: Mapped[str] = mapped_column(String(3))

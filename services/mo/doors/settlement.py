@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, StringConstraints
 
 from services.common.auth import AdminCaller, Caller, allow
 from services.common.certificates import unb64
@@ -35,9 +35,16 @@ class TariffBody(BaseModel):
 
 
 class AuthorizeBody(BaseModel):
-    """Which contract wants to charge where, under which tariff."""
+    """Which contract wants to charge where, under which tariff.
+
+    With the fingerprint of the certificate that was shown, one that names this EMAID but is
+    not this contract's is refused; without it, who asks answers for that.
+    """
 
     emaid: Name = Field(examples=["DESUNC12345678X"])
+    certificate_fingerprint: Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")] | None = (
+        Field(default=None, examples=[None], description="SHA-256 of its DER encoding, hex.")
+    )
     evse_id: Name = Field(examples=["DE*PLG*E0001*1"])
     tariff: TariffBody
 
@@ -103,7 +110,11 @@ def _service(request: Request) -> MobilityOperator:
 async def authorize(request: Request, body: AuthorizeBody, caller: CpoCaller) -> DecisionBody:
     """May this contract charge here? A refusal is an answer too (status 200)."""
     decision = await _service(request).settlement.authorize(
-        body.emaid, body.evse_id, Tariff.from_dict(body.tariff.model_dump()), caller
+        body.emaid,
+        body.certificate_fingerprint,
+        body.evse_id,
+        Tariff.from_dict(body.tariff.model_dump()),
+        caller,
     )
     return DecisionBody(
         allowed=decision.allowed,
