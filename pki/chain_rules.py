@@ -16,11 +16,12 @@ from cryptography.x509.oid import ExtensionOID, NameOID, ObjectIdentifier
 
 from pki import der
 from pki.chain_paths import MOST_CANDIDATES, FoundPath, ReadCertificate, Walk
+from pki.edition import Edition
 from pki.findings import CertificateRef, Finding, Severity, finding, softened
 from pki.identifiers import EMAID, PCID, IdentifierError
 from pki.issuing import IDENTIFIERS, Identifier
 from pki.names import domain_components, readable, values
-from pki.profiles import KeyUsage, Profile, Role, purpose_names
+from pki.profiles import KeyUsage, Profile, Role, profiles, purpose_names
 from pki.revocation import (
     CertificateStatus,
     RevocationOutcome,
@@ -104,6 +105,8 @@ def path_findings(case: Case, walk: Walk, path: FoundPath) -> tuple[list[Finding
         is_anchor = path.anchor is not None and index == len(certificates) - 1
         found += _certificate_findings(case, certificate, ref, is_anchor=is_anchor)
         if index:
+            if not is_anchor:
+                found += _domain_findings(case, certificate, ref)
             found += _issuer_findings(
                 case, certificate, ref, certificates[:index], refs[index - 1], is_anchor=is_anchor
             )
@@ -267,6 +270,37 @@ def _issuer_findings(
             seen="none" if limit is None else str(limit),
             wanted=str(len(below) - 1),
         )
+
+
+def _domain_findings(case: Case, read: ReadCertificate, ref: CertificateRef) -> Iterator[Finding]:
+    """Whether a sub-CA names the domain of another family than the judged role's.
+
+    Below one root a mobility operator's sub-CA has the same anchor as the provisioning
+    service's; only its domain component tells them apart. One without any is let pass, and
+    so is one of a domain that this edition does not know: others write their own names there.
+    """
+    domains = _sub_ca_domains(case.profile.edition)
+    wanted = domains.get(case.profile.role.family)
+    if wanted is None or read.subject is None:
+        return
+    seen = domain_components(read.subject)
+    if {component.upper() for component in seen} & (set(domains.values()) - {wanted}):
+        yield finding(
+            "chain.other-domain",
+            ref,
+            field="subject.DC",
+            seen=", ".join(seen),
+            wanted=wanted,
+        )
+
+
+def _sub_ca_domains(edition: Edition) -> Mapping[str, str]:
+    """The domain component of each family's sub-CAs, as their profiles say."""
+    return {
+        rules.role.family: rules.domain_component.value
+        for rules in profiles(edition)
+        if rules.role.is_ca and not rules.role.is_root and rules.domain_component.value
+    }
 
 
 def _anchor_findings(

@@ -110,6 +110,7 @@ _TABLE: tuple[Rule, ...] = (
     Rule("profile.key-usage", "its key may not be used for this role", "RFC 5280, 4.2.1.3"),
     Rule("profile.extended-key-usage", "its purposes are not the role's", "RFC 5280, 4.2.1.12"),
     Rule("profile.domain-component", "its domain component is not the role's", "[V2G2-925]"),
+    Rule("chain.other-domain", "it is a sub-CA of another domain than the role's", "[V2G2-925]"),
     Rule("identifier.invalid", "its common name is not such an identifier", "ISO 15118-2 annex H"),
     Rule("identifier.mismatch", "its common name is another identifier", "ISO 15118-2 annex F"),
     # What does not refuse by itself.

@@ -49,6 +49,8 @@ _ID_PKIX_OCSP_NONCE = "1.3.6.1.5.5.7.48.1.2"
 
 MOST_CERT_IDS = 64
 """Most certificates that one request may ask about; RFC 6960 gives no limit."""
+NONCE_BYTES = range(1, 129)
+"""Lengths that a nonce may have (RFC 9654, 2.1; RFC 8954 allowed up to 32)."""
 
 
 class CertificateStatus(StrEnum):
@@ -163,14 +165,14 @@ def ocsp_request(
 
 
 def ocsp_request_of(cert_ids: Iterable[CertId], *, nonce: bytes | None = None) -> bytes:
-    """A request for the status of several certificates, DER; a nonce has 1 to 32 bytes."""
+    """A request for the status of several certificates, DER; a nonce has 1 to 128 bytes."""
     requests = der.sequence(*(der.sequence(cert_id.encoded()) for cert_id in cert_ids))
     extensions = b"" if nonce is None else der.context(2, der.sequence(_nonce_extension(nonce)))
     return der.sequence(der.sequence(requests, extensions))
 
 
 def _nonce_extension(nonce: bytes) -> bytes:
-    if not 1 <= len(nonce) <= 128:
+    if len(nonce) not in NONCE_BYTES:
         raise ValueError(f"a nonce has 1 to 128 bytes, seen are {len(nonce)}")
     return der.sequence(der.oid(_ID_PKIX_OCSP_NONCE), der.octet_string(der.octet_string(nonce)))
 
@@ -238,9 +240,14 @@ def _read_nonce(extensions: der.Element | None) -> bytes | None:
         if oid == _ID_PKIX_OCSP_NONCE:
             # Some askers leave out the inner OCTET STRING; what they sent is echoed.
             try:
-                return value.inside().next(der.OCTET_STRING).content
+                nonce = value.inside().next(der.OCTET_STRING).content
             except der.DerError:
-                return value.content
+                nonce = value.content
+            if len(nonce) not in NONCE_BYTES:
+                raise OcspRequestError(
+                    f"the nonce has {len(nonce)} bytes, wanted are 1 to 128 (RFC 9654, 2.1)"
+                )
+            return nonce
     return None
 
 

@@ -579,6 +579,19 @@ def another_pcid(world: Any) -> dict[str, Any]:
     return asked(world, Role.OEM_PROVISIONING, identifier="WPNC1234567890124")
 
 
+@breaks("chain.other-domain")
+def issued_below_another_domain(world: Any) -> dict[str, Any]:
+    """A mobility operator's sub-CA 2 (whoever certified it) issues as a vehicle maker's."""
+    sub2 = sub(world, Role.OEM_SUB2, subject=world.name(Role.OEM_SUB2, dc=("mo",)))
+    leaf = world.spoiled(
+        world.leaf(Role.OEM_PROVISIONING),
+        world.authorities[Role.OEM_SUB2],
+        issuer=sub2.subject,
+    )
+    chain = [sub2, world.chain(Role.OEM_PROVISIONING)[1]]
+    return asked(world, Role.OEM_PROVISIONING, leaf=leaf, intermediates=chain)
+
+
 @pytest.mark.parametrize(("rule", "name", "make"), SPOILED, ids=[n for _, n, _ in SPOILED])
 def test_each_rule_refuses(
     world: Any, rule: str, name: str, make: Callable[[Any], dict[str, Any]]
@@ -658,6 +671,34 @@ def test_an_operators_chain_under_the_v2g_root_passes(make_world: Callable[..., 
 def test_the_operators_root_does_not_vouch_where_one_root_does(world: Any) -> None:
     verdict = verdict_of(asked(world, trust=SINGLE_ROOT))
     assert rules_of(verdict) == ["chain.anchor-role"]
+
+
+@pytest.mark.parametrize("role", LEAVES)
+@pytest.mark.parametrize("by", LEAVES)
+def test_below_one_root_each_domain_issues_its_own_leaves(
+    make_world: Callable[..., Any], role: Role, by: Role
+) -> None:
+    """Whatever a sub-CA 2 writes into a leaf: its domain says what its leaves may be."""
+    single = make_world(SINGLE_ROOT)
+    leaf = single.leaf(role, by=single.issuer(by))
+    verdict = verdict_of(asked(single, role, leaf=leaf, intermediates=single.chain(by)))
+    same = single.model.root_of(role) is single.model.root_of(by)
+    if role is by:
+        accepted(verdict)
+    elif same:
+        rules = [f.rule for f in verdict.errors]
+        # Both of its sub-CAs say it.
+        assert rules == ["chain.other-domain"] * 2, verdict.reason
+        assert verdict.findings[0].field == "subject.DC"
+
+
+def test_sub_cas_without_a_known_domain_pass(world: Any) -> None:
+    """Published sub-CAs carry none, or what their owners like."""
+    for dc in ((), ("example", "com")):
+        sub2 = sub(world, Role.MO_SUB2, subject=world.name(Role.MO_SUB2, dc=dc))
+        leaf = contract(world, issuer=sub2.subject)
+        chain = [sub2, world.chain(Role.CONTRACT)[1]]
+        accepted(verdict_of(asked(world, leaf=leaf, intermediates=chain)))
 
 
 def test_one_sub_ca_passes_with_a_notice(world: Any) -> None:

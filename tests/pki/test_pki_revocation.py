@@ -3,6 +3,7 @@
 import contextlib
 import subprocess
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -168,6 +169,45 @@ def test_a_request_about_too_many_is_refused(case: Case) -> None:
     assert len(read_ocsp_request(ocsp_request_of([cert_id] * 64)).cert_ids) == 64
     with pytest.raises(OcspRequestError, match="more than 64"):
         read_ocsp_request(ocsp_request_of([cert_id] * 65))
+
+
+def asked_with(extension: bytes, cert_id: CertId) -> bytes:
+    """A request whose nonce extension holds these bytes."""
+    nonce = der.sequence(der.oid("1.3.6.1.5.5.7.48.1.2"), der.octet_string(extension))
+    requests = der.sequence(der.sequence(cert_id.encoded()))
+    return der.sequence(der.sequence(requests, der.context(2, der.sequence(nonce))))
+
+
+@pytest.mark.parametrize("inner", [True, False])
+@pytest.mark.parametrize(("size", "good"), [(0, False), (1, True), (128, True), (129, False)])
+def test_a_nonce_has_a_length(case: Case, size: int, good: bool, inner: bool) -> None:
+    nonce = b"\x99" * size
+    cert_id = CertId.of(case.leaf, case.issuer.certificate)
+    request = asked_with(der.octet_string(nonce) if inner else nonce, cert_id)
+    if good:
+        assert read_ocsp_request(request).nonce == nonce
+    else:
+        with pytest.raises(OcspRequestError, match=f"{size} bytes, wanted are 1 to 128"):
+            read_ocsp_request(request)
+
+
+@given(st.data())
+def test_what_is_read_can_be_answered(world: Any, data: Any) -> None:
+    """Whatever the reader takes, an answer about it is built and can be parsed."""
+    issuer = world.authorities[Role.MO_SUB1]
+    cert_id = CertId.of(world.chain(Role.CONTRACT)[0], issuer.certificate)
+    cert_id = replace(cert_id, serial=data.draw(st.integers(-(2**70), 2**170)))
+    encoded = bytearray(asked_with(data.draw(st.binary(max_size=140)), cert_id))
+    for _ in range(data.draw(st.integers(0, 2))):
+        encoded[data.draw(st.integers(0, len(encoded) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        asked = read_ocsp_request(bytes(encoded))
+    except OcspRequestError:
+        return
+    answers = [
+        OcspAnswer(one, CertificateStatus.UNKNOWN, world.now, world.now) for one in asked.cert_ids
+    ]
+    assert ocsp.load_der_ocsp_response(ocsp_response(answers, issuer, world.now, asked.nonce))
 
 
 @given(st.data())
