@@ -4,6 +4,9 @@ A CertificateInstallationReq is answered when the car proves that it holds the k
 provisioning certificate that is registered, valid and not revoked. What cannot be
 answered with a contract is answered with the protocol's own refusal, also as EXI, so
 that the charger can pass it on to the car.
+
+What a car would refuse is not handed out: the chain of the provisioning service is judged
+when its data is stored, and again when it is delivered.
 """
 
 from __future__ import annotations
@@ -14,17 +17,21 @@ from urllib.parse import quote
 from cryptography import x509
 from sqlalchemy.orm import Session
 
+from pki.chain import RevocationPolicy
 from pki.codes import iso2_code
+from pki.findings import Verdict
 from pki.identifiers import EMAID, PCID, IdentifierError
 from pki.names import common_name
 from pki.profiles import Role
 from services.common import answers
 from services.common.auth import Caller
 from services.common.certificates import (
+    fingerprint,
     load_der,
     public_key,
     read_der,
 )
+from services.common.contract_elements import check_key_elements
 from services.common.errors import PartyRefused, Refusal, wrong_identifier
 from services.common.events import Event, cost
 from services.common.judging import Judge
@@ -65,9 +72,18 @@ class ContractPool:
     # ----------------------------------------------------------------- storing
 
     async def store(
-        self, emaid_text: str, pcid_text: str, message: bytes
+        self,
+        emaid_text: str,
+        pcid_text: str,
+        message: bytes,
+        caller: Caller,
+        *,
+        only_replace: bool = False,
     ) -> tuple[ContractDataRow, bool]:
-        """Keep signed contract data; for the same car and EMAID it replaces what was there."""
+        """Keep signed contract data; for the same car and EMAID it replaces what was there.
+
+        With ``only_replace`` there must be data of the same contract certificate (404, 409).
+        """
         strict = self.party.strict()
         try:
             emaid = EMAID.parse(emaid_text, strict=strict)
@@ -84,13 +100,35 @@ class ContractPool:
             raise Refusal(
                 422, "other_emaid", f"emaid: {emaid}, but the message is of {inside.wire}"
             )
+        name = common_name(contract.subject)
+        if not _names(name, emaid):
+            raise Refusal(
+                422, "other_emaid", f"emaid: {emaid}, but the contract certificate is of {name!r}"
+            )
+        check_key_elements(
+            response.data.encrypted_private_key,
+            response.data.dh_public_key,
+            self.party.edition,
+            "message: ",
+        )
+        async with self.party.turns:
+            verdict = await self._verdict_on_provisioning(response)
+        if not verdict.accepted:
+            raise Refusal(
+                422,
+                "chain_refused",
+                f"message: SAProvisioningCertificateChain: {verdict.reason}",
+                {"verdict": verdict.as_dict()},
+            )
         row = ContractDataRow(
             emaid=emaid.normal,
             pcid=pcid.normal,
             message=message,
             valid_from=contract.not_valid_before_utc,
             valid_to=contract.not_valid_after_utc,
+            stored_by=caller.client,
             stored_at=self.party.clock.now(),
+            delivered_at=None,
         )
 
         def keep(session: Session) -> tuple[ContractDataRow, bool]:
@@ -99,9 +137,32 @@ class ContractPool:
                 raise Refusal(
                     409, "emaid_taken", f"emaid: {emaid} is already used with car {known.pcid}"
                 )
-            session.merge(row)
+            if known is None:
+                if only_replace:
+                    raise _unknown(emaid)
+                session.add(row)
+                session.flush()
+                return row, True
+            if not caller.is_admin and known.stored_by != caller.client:
+                raise Refusal(
+                    409,
+                    "stored_by_another",
+                    f"emaid: {emaid} was stored by {known.stored_by}; client {caller.client} may "
+                    "not replace it",
+                )
+            if read_response(known.message).data.contract_chain != response.data.contract_chain:
+                if only_replace:
+                    raise Refusal(
+                        409,
+                        "newer_contract",
+                        f"emaid: {emaid} has another contract certificate in the pool meanwhile",
+                    )
+                known.valid_from, known.valid_to = row.valid_from, row.valid_to
+                known.stored_at, known.delivered_at = row.stored_at, None
+            # Else it is the same contract, signed again: it keeps its place among the car's.
+            known.message = message
             session.flush()
-            return row, known is None
+            return known, False
 
         return await self.party.database.write(keep)
 
@@ -111,7 +172,7 @@ class ContractPool:
             lambda session: session.get(ContractDataRow, emaid.normal)
         )
         if row is None:
-            raise Refusal(404, "unknown_emaid", f"no contract data of {emaid} is stored")
+            raise _unknown(emaid)
         return row
 
     async def remove(self, text: str, caller: Caller) -> None:
@@ -167,16 +228,23 @@ class ContractPool:
                 codes.FAILED_CertChainError,
                 f"{error} (this pool's policy is identifiers=strict)",
             )
-        issuers = await self._issuers(pcid)
-        if issuers is None:
+        registered = await self._registered(pcid)
+        if registered is None:
             return self._refused(
                 request,
                 codes.FAILED_CertChainError,
                 f"the car {pcid} is not in the provisioning certificate pool",
             )
+        if fingerprint(certificate) != fingerprint(registered.certificate):
+            return self._refused(
+                request,
+                codes.FAILED_CertChainError,
+                f"the car {pcid} is registered with another provisioning certificate (SHA-256 "
+                f"{fingerprint(registered.certificate)}, this is {fingerprint(certificate)})",
+            )
         verdict = await self.judge.verdict(
             certificate,
-            issuers,
+            registered.issuers,
             role=Role.OEM_PROVISIONING,
             identifier=pcid,
             revocation=self.judge.revocation("oem_revocation"),
@@ -194,16 +262,35 @@ class ContractPool:
                 codes.FAILED_NoCertificateAvailable,
                 f"{waiting} in the pool for car {pcid}",
             )
-        row = current[0]
-        response = read_response(row.message)
-        if not self._listed(request, response):
-            return self._refused(
-                request,
-                codes.FAILED_NoCertificateAvailable,
-                "the car lists no root that the provisioning service's chain ends at "
-                "(this pool's policy is listed_root=require)",
-            )
-        return await self._delivered(request, row, response)
+        # In -2 a car gets one contract: its first one that it would accept.
+        reasons = []
+        for row in current:
+            response = read_response(row.message)
+            verdict = await self._verdict_on_provisioning(response)
+            if not verdict.accepted:
+                reasons.append(f"the contract {row.emaid} is not handed out: {verdict.reason}")
+            elif not self._listed(request, response):
+                reasons.append(
+                    "the car lists no root that the provisioning service's chain ends at "
+                    "(this pool's policy is listed_root=require)"
+                )
+            else:
+                return await self._delivered(request, row, response)
+        return self._refused(request, codes.FAILED_NoCertificateAvailable, "; ".join(reasons))
+
+    async def _verdict_on_provisioning(self, response: InstallationResponse) -> Verdict:
+        """May this provisioning service's chain vouch for contracts now?"""
+        signer, *issuers = (
+            read_der(one, "message: SAProvisioningCertificateChain")
+            for one in response.data.provisioning_chain
+        )
+        return await self.judge.verdict(
+            signer,
+            issuers,
+            role=Role.CPS,
+            revocation=RevocationPolicy.IF_AVAILABLE,
+            what=f"the provisioning service's certificate of the contract {response.data.emaid}",
+        )
 
     async def _delivered(
         self, request: InstallationRequest, row: ContractDataRow, response: InstallationResponse
@@ -246,8 +333,8 @@ class ContractPool:
         message = exi.encode(iso2.SCHEMA, failed_response(request.session_id, code))
         return Delivery(message, code.value, None, reason)
 
-    async def _issuers(self, pcid: PCID) -> tuple[x509.Certificate, ...] | None:
-        """The sub-CAs above a car's certificate, as registered; the car does not send them."""
+    async def _registered(self, pcid: PCID) -> answers.Registered | None:
+        """A car's certificate as registered, and the sub-CAs above it, which it does not send."""
         try:
             answer = await self.party.uses("pcp").call(
                 "GET",
@@ -259,7 +346,7 @@ class ContractPool:
             if refused.upstream_status in (404, 422):
                 return None
             raise
-        return answer.read(answers.Registered).issuers
+        return answer.read(answers.Registered)
 
     def _listed(self, request: InstallationRequest, response: InstallationResponse) -> bool:
         """Whether the car lists the root of the provisioning service's chain, as policy asks."""
@@ -281,6 +368,12 @@ class ContractPool:
             raise Refusal(400, "wrong_exi", f"message: {error}") from None
         except WrongMessage as error:
             raise Refusal(400, "wrong_message", f"message: {error}") from None
+        if response.code is not iso2.ResponseCode.OK:
+            raise Refusal(
+                422,
+                "not_ok",
+                f"message: ResponseCode: {response.code.value}, wanted is OK",
+            )
         signer = read_der(
             response.data.provisioning_chain[0], "message: SAProvisioningCertificateChain"
         )
@@ -299,3 +392,14 @@ def _emaid(text: str) -> EMAID:
         return EMAID.parse(text, strict=False)
     except IdentifierError as error:
         raise wrong_identifier(error) from None
+
+
+def _names(common_name: str, emaid: EMAID) -> bool:
+    try:
+        return EMAID.parse(common_name, strict=False) == emaid
+    except IdentifierError:
+        return False
+
+
+def _unknown(emaid: EMAID) -> Refusal:
+    return Refusal(404, "unknown_emaid", f"no contract data of {emaid} is stored")

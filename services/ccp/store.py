@@ -23,6 +23,8 @@ class ContractDataRow(Base):  # type: ignore[misc,valid-type]
     message: Mapped[bytes] = mapped_column(LargeBinary)
     valid_from: Mapped[datetime] = mapped_column(Instant)
     valid_to: Mapped[datetime] = mapped_column(Instant)
+    stored_by: Mapped[str] = mapped_column(String(64))
+    """The client that may replace it."""
     stored_at: Mapped[datetime] = mapped_column(Instant)
     delivered_at: Mapped[datetime | None] = mapped_column(Instant)
 

@@ -22,5 +22,5 @@ def create(ecosystem: Ecosystem, name: str) -> FastAPI:
         service=service,
         doors=(api.router,),
         prepare=service.prepare,
-        rounds=(service.store_unstored,),
+        rounds=(service.keep_current, service.store_unstored),
     )

@@ -2,17 +2,25 @@
 
 A car trusts what comes out of the pool because this service signed it and because the
 service's own chain ends at a V2G root that the car knows.
+
+A signing certificate lives for months and a contract for years: with each new signing
+certificate, what is signed of contracts that are still good is signed again and replaces
+what the pool has. The signature covers the elements and not the session, so nobody else is
+needed for that.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from urllib.parse import quote
 
 from cryptography import x509
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from pki.chain import RevocationPolicy
 from pki.identifiers import EMAID, PCID, IdentifierError
 from pki.issuing import Authority, certificate_request
 from pki.names import Subject, readable
@@ -25,19 +33,26 @@ from services.common.certificates import (
     der_of,
     fingerprint,
     from_pem,
+    load_der,
     pem,
 )
-from services.common.errors import Refusal, wrong_identifier
+from services.common.contract_elements import check_key_elements
+from services.common.errors import PartyRefused, Refusal, wrong_identifier
 from services.common.events import Event, unit_of_work
 from services.common.judging import Judge
 from services.common.party import Party
 from v2g import exi
-from v2g.certificate_installation import NO_SESSION, ContractData
+from v2g.certificate_installation import NO_SESSION, ContractData, read_response
 from v2g.messages import iso2
 
-from .store import SignedRow, SignerRow
+from .store import REFUSED, SIGNED, SIGNED_AGAIN, STORED, SignedRow, SignerRow
 
 log = logging.getLogger("pnclab")
+
+# The pool's refusals of the data itself, which stay as they are; after any other answer the
+# next attempt may do better.
+PERMANENT = (409, 422)
+NOT_IN_POOL = "unknown_emaid"
 
 
 @dataclass(frozen=True)
@@ -62,13 +77,46 @@ class ProvisioningService:
         await self._prepare_signer()
         await self.judge.refresh()
 
-    async def store_unstored(self) -> None:
-        """A round: hand over what was signed and did not reach the pool."""
-        unstored = await self.party.database.read(
+    async def keep_current(self) -> None:
+        """A round: renew the signing certificate in time, and sign again what older ones signed."""
+        with unit_of_work("resume"):
+            try:
+                await self._prepare_signer()
+            except Refusal as reason:
+                log.info("%s: no new signer: %s", self.party.config.name, reason.message)
+            await self.party.database.flush()
+        now, signer = self.party.clock.now(), fingerprint(self.chain[0])
+        outdated = await self.party.database.read(
             lambda session: list(
-                session.scalars(select(SignedRow).where(SignedRow.stored.is_(False)))
+                session.scalars(
+                    select(SignedRow).where(
+                        SignedRow.signer != signer,
+                        SignedRow.state != REFUSED,
+                        SignedRow.valid_to > now,
+                    )
+                )
             )
         )
+        for row in outdated:
+            with unit_of_work("resume"):
+                try:
+                    await self._sign_again(row)
+                except Refusal as reason:
+                    log.info(
+                        "%s: contract data of %s is not signed again yet: %s",
+                        self.party.config.name,
+                        row.emaid,
+                        reason.message,
+                    )
+                await self.party.database.flush()
+
+    async def store_unstored(self) -> None:
+        """A round: hand over what was signed and did not reach the pool."""
+        now = self.party.clock.now()
+        waiting = select(SignedRow).where(
+            SignedRow.state.in_((SIGNED, SIGNED_AGAIN)), SignedRow.valid_to > now
+        )
+        unstored = await self.party.database.read(lambda session: list(session.scalars(waiting)))
         for row in unstored:
             with unit_of_work("resume"):
                 try:
@@ -82,6 +130,35 @@ class ProvisioningService:
                     )
                 await self.party.database.flush()
 
+    async def _sign_again(self, row: SignedRow) -> None:
+        """The same elements under the present signer; a contract that was revoked is left."""
+        data = read_response(row.message).data
+        leaf, *issuers = (load_der(one) for one in data.contract_chain)
+        async with self.party.turns:
+            verdict = await self.judge.verdict(
+                leaf,
+                issuers,
+                role=Role.CONTRACT,
+                identifier=EMAID.parse(row.emaid, strict=False),
+                # Without an answer the old signature would end the contract: not for that.
+                revocation=RevocationPolicy.IF_AVAILABLE,
+                what=f"the contract certificate of {row.emaid}, to be signed again",
+            )
+        if verdict.accepted:
+            state = SIGNED if row.state == SIGNED else SIGNED_AGAIN
+            message, reason = self._signed(data, row.pcid), ""
+        else:
+            state, message, reason = REFUSED, row.message, verdict.reason
+        signer, now = fingerprint(self.chain[0]), self.party.clock.now()
+
+        def keep(session: Session) -> None:
+            found = session.get_one(SignedRow, row.fingerprint)
+            found.message, found.state, found.reason = message, state, reason
+            if verdict.accepted:
+                found.signer, found.signed_at = signer, now
+
+        await self.party.database.write(keep)
+
     async def _prepare_signer(self) -> None:
         """Our signing certificate, renewed when less than a third of its life is left."""
         row = await self.party.database.read(
@@ -90,13 +167,14 @@ class ProvisioningService:
             ).first()
         )
         if row is None or needs_renewal(from_pem(row.chain)[0], self.party.clock.now()):
-            row = await self._enrol()
+            row = await self._enrol(1 if row is None else row.id + 1)
         self._chain = from_pem(row.chain)
         self._signer = Authority(self._chain[0], await self.party.keys.get(row.key_reference))
 
-    async def _enrol(self) -> SignerRow:
-        reference = f"cps/{self.party.clock.now():%Y%m%d%H%M%S}"
-        key = await self.party.keys.generate(reference, self.party.edition)
+    async def _enrol(self, number: int) -> SignerRow:
+        """Signing certificate ``number``; an attempt that failed left its key, which is used."""
+        reference = f"cps/{number}"
+        key = await self.party.keys.get_or_generate(reference, self.party.edition)
         name = Subject(common_name=f"{self.party.config.organisation} provisioning service")
         answer = await self.party.uses("v2g-root").call(
             "POST",
@@ -125,22 +203,19 @@ class ProvisioningService:
         return self._chain
 
     async def sign(self, request: ContractDataRequest, caller: Caller) -> tuple[SignedRow, bool]:
-        """Check, sign and store; the same contract certificate again gets the same answer."""
+        """Check, sign and store; the same contract data again gets the same answer."""
         emaid, pcid = self._identifiers(request)
         caller.must_own(emaid.provider_id, f"the contract {emaid}")
+        check_key_elements(request.encrypted_private_key, request.dh_public_key, self.party.edition)
         leaf = request.contract_chain[0]
         mark = fingerprint(leaf)
         known = await self.party.database.read(lambda session: session.get(SignedRow, mark))
         if known is not None:
-            if known.pcid != pcid.normal:
-                raise Refusal(
-                    409,
-                    "emaid_taken",
-                    f"emaid: {emaid} is already used with car {known.pcid}",
-                )
+            self._must_be_same(known, request, emaid, pcid)
             return (await self._store(known) if not known.stored else known), False
         async with self.party.turns:
-            await self.judge.require(
+            await self._must_be_registered(pcid)
+            verdict = await self.judge.require(
                 leaf,
                 request.contract_chain[1:],
                 role=Role.CONTRACT,
@@ -148,40 +223,32 @@ class ProvisioningService:
                 policy="contract_revocation",
                 what=f"the contract certificate of {emaid}",
             )
-        chain = self.chain
-        assert self._signer is not None
+        path = tuple(step.certificate for step in verdict.path[:-1])
+        if path != request.contract_chain:
+            # Cars take them as they stand: they walk upwards, and there is no room for more.
+            raise Refusal(
+                422,
+                "wrong_chain_order",
+                "contract_chain: wanted is each certificate issued by the next, without the root: "
+                f"{_names(path)}; seen is {_names(request.contract_chain)}",
+            )
         data = ContractData(
             contract_chain=tuple(der_of(one) for one in request.contract_chain),
             encrypted_private_key=request.encrypted_private_key,
             dh_public_key=request.dh_public_key,
             emaid=emaid.wire,
-            provisioning_chain=tuple(der_of(one) for one in chain),
+            provisioning_chain=(),
         )
-        try:
-            signed = data.signed(self._signer.signer, self.party.edition)
-            message = exi.encode(iso2.SCHEMA, signed.response(NO_SESSION))
-        except exi.EXIError as error:
-            # A field of the wrong length, found by the schema's facets.
-            raise Refusal(422, "does_not_fit_the_schema", str(error)) from None
         row = SignedRow(
             fingerprint=mark,
             emaid=emaid.normal,
             pcid=pcid.normal,
-            message=message,
+            message=self._signed(data, pcid.normal),
+            signer=fingerprint(self.chain[0]),
+            state=SIGNED,
+            reason="",
+            valid_to=leaf.not_valid_after_utc,
             signed_at=self.party.clock.now(),
-        )
-        self.party.recorder.record(
-            Event(
-                kind="state",
-                name="contract data signed",
-                sender=self.party.config.name,
-                receiver=self.party.config.name,
-                summary=f"{readable(chain[0].subject)} signs contract chain, encrypted key, "
-                f"DH public key and eMAID of {emaid}",
-                data={"emaid": emaid.wire, "pcid": pcid.wire, "references": 4},
-                response=message,
-                cost={"signatures": 1, "bytes": len(message)},
-            )
         )
 
         def keep(session: Session) -> SignedRow:
@@ -192,24 +259,118 @@ class ProvisioningService:
             session.flush()
             return row
 
-        return await self._store(await self.party.database.write(keep)), True
+        kept = await self.party.database.write(keep)
+        # The same certificate may have come in twice at once, with other data.
+        self._must_be_same(kept, request, emaid, pcid)
+        return await self._store(kept), True
+
+    def _signed(self, data: ContractData, pcid: str) -> bytes:
+        """``data`` with our present signature and chain, as a message without a session."""
+        chain = self.chain
+        assert self._signer is not None
+        vouched = replace(data, provisioning_chain=tuple(der_of(one) for one in chain))
+        try:
+            signed = vouched.signed(self._signer.signer, self.party.edition)
+            message = exi.encode(iso2.SCHEMA, signed.response(NO_SESSION))
+        except exi.EXIError as error:
+            # A certificate of the wrong length, found by the schema's facets.
+            raise Refusal(422, "does_not_fit_the_schema", str(error)) from None
+        self.party.recorder.record(
+            Event(
+                kind="state",
+                name="contract data signed",
+                sender=self.party.config.name,
+                receiver=self.party.config.name,
+                summary=f"{readable(chain[0].subject)} signs contract chain, encrypted key, "
+                f"DH public key and eMAID of {data.emaid}",
+                data={"emaid": data.emaid, "pcid": pcid, "references": 4},
+                response=message,
+                cost={"signatures": 1, "bytes": len(message)},
+            )
+        )
+        return message
+
+    def _must_be_same(
+        self, known: SignedRow, request: ContractDataRequest, emaid: EMAID, pcid: PCID
+    ) -> None:
+        """Refusal 409 where a contract certificate comes again with other data than it had.
+
+        Whose it is needs no comparison: that is told by the EMAID, and asked before.
+        """
+        data = read_response(known.message).data
+        if known.emaid != emaid.normal:
+            raise Refusal(
+                409,
+                "certificate_taken",
+                f"emaid: {emaid}, but this contract certificate was signed for {known.emaid}",
+            )
+        if known.pcid != pcid.normal:
+            raise Refusal(
+                409, "emaid_taken", f"emaid: {emaid} is already used with car {known.pcid}"
+            )
+        for field, seen, wanted in (
+            (
+                "contract_chain",
+                tuple(der_of(one) for one in request.contract_chain),
+                data.contract_chain,
+            ),
+            ("encrypted_private_key", request.encrypted_private_key, data.encrypted_private_key),
+            ("dh_public_key", request.dh_public_key, data.dh_public_key),
+        ):
+            if seen != wanted:
+                raise Refusal(
+                    409,
+                    "signed_with_other_data",
+                    f"{field}: is another one than was signed for this contract certificate of "
+                    f"{emaid}; new data needs a new certificate",
+                )
+
+    async def _must_be_registered(self, pcid: PCID) -> None:
+        try:
+            await self.party.uses("pcp").call(
+                "GET",
+                f"/provisioning-certificates/{quote(pcid.wire, safe='')}",
+                name="provisioning certificate",
+                summary=f"Is the car {pcid} registered?",
+            )
+        except PartyRefused as refused:
+            if refused.upstream_status != 404:
+                raise
+            raise Refusal(
+                422, "unknown_pcid", f"pcid: no provisioning certificate is registered for {pcid}"
+            ) from None
 
     async def _store(self, row: SignedRow) -> SignedRow:
-        """Hand the signed data to the contract pool."""
-        await self.party.uses("ccp").call(
-            "PUT",
-            "/contracts",
-            name="store contract data",
-            summary=f"The signed contract data of {row.emaid} goes into the pool",
-            body={"emaid": row.emaid, "pcid": row.pcid, "message": b64(row.message)},
-        )
+        """Hand the signed data to the contract pool; what that refuses for good is noted."""
+        try:
+            await self.party.uses("ccp").call(
+                "PUT",
+                "/contracts",
+                name="store contract data",
+                summary=f"The signed contract data of {row.emaid} goes into the pool",
+                body={
+                    "emaid": row.emaid,
+                    "pcid": row.pcid,
+                    "message": b64(row.message),
+                    # A contract that was taken out meanwhile must not come back.
+                    "only_replace": row.state == SIGNED_AGAIN,
+                },
+            )
+        except PartyRefused as refused:
+            if refused.upstream_status in PERMANENT or refused.code == NOT_IN_POOL:
+                await self._set_state(row, REFUSED, refused.message)
+            raise
+        return await self._set_state(row, STORED, "")
 
-        def mark(session: Session) -> SignedRow:
+    async def _set_state(self, row: SignedRow, state: str, reason: str) -> SignedRow:
+        def change(session: Session) -> SignedRow:
             found = session.get_one(SignedRow, row.fingerprint)
-            found.stored = True
+            # Signed again while this was under way: the new message has its own turn.
+            if found.signer == row.signer:
+                found.state, found.reason = state, reason
             return found
 
-        return await self.party.database.write(mark)
+        return await self.party.database.write(change)
 
     def _identifiers(self, request: ContractDataRequest) -> tuple[EMAID, PCID]:
         strict = self.party.strict()
@@ -220,3 +381,7 @@ class ProvisioningService:
             )
         except IdentifierError as error:
             raise wrong_identifier(error) from None
+
+
+def _names(chain: Sequence[x509.Certificate]) -> str:
+    return "; ".join(readable(certificate.subject) for certificate in chain)

@@ -12,6 +12,14 @@ from services.common.party import Tables
 
 Base = declarative_base()
 
+SIGNED = "signed"
+"""Not in the contract pool yet."""
+SIGNED_AGAIN = "signed again"
+"""In the pool as an older signer signed it."""
+STORED = "stored"
+REFUSED = "refused"
+"""The pool, or the judgement of the contract, said no for good; ``reason`` says why."""
+
 
 class SignerRow(Base):  # type: ignore[misc,valid-type]
     """A signing certificate of this service, newest last."""
@@ -33,8 +41,18 @@ class SignedRow(Base):  # type: ignore[misc,valid-type]
     emaid: Mapped[str] = mapped_column(String(14), index=True)
     pcid: Mapped[str] = mapped_column(String(64), index=True)
     message: Mapped[bytes] = mapped_column(LargeBinary)
-    stored: Mapped[bool] = mapped_column(default=False)
+    signer: Mapped[str] = mapped_column(String(64))
+    """Fingerprint of the signing certificate."""
+    state: Mapped[str] = mapped_column(String(16), index=True)
+    reason: Mapped[str] = mapped_column(Text, default="")
+    valid_to: Mapped[datetime] = mapped_column(Instant)
+    """End of the contract certificate: until then it is signed again by each new signer."""
     signed_at: Mapped[datetime] = mapped_column(Instant)
+
+    @property
+    def stored(self) -> bool:
+        """Whether the contract pool has this very message."""
+        return bool(self.state == STORED)
 
 
 TABLES = Tables(Base.metadata, event_table(Base), key_table(Base))

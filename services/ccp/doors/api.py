@@ -25,6 +25,11 @@ class StoreBody(BaseModel):
     emaid: Name
     pcid: Name
     message: MessageText
+    only_replace: bool = Field(
+        default=False,
+        description="Refuse where this contract certificate's data is not stored any more (404) "
+        "or is another's meanwhile (409).",
+    )
 
 
 class StoredBody(BaseModel):
@@ -76,10 +81,16 @@ async def store(
     request: Request,
     response: Response,
     body: StoreBody,
-    _caller: Annotated[Caller, Depends(allow("cps"))],
+    caller: Annotated[Caller, Depends(allow("cps"))],
 ) -> StoredBody:
-    """Store signed contract data for a car."""
-    row, new = await _service(request).store(body.emaid, body.pcid, unb64(body.message, "message"))
+    """Store signed contract data for a car; only who stored it may replace it."""
+    row, new = await _service(request).store(
+        body.emaid,
+        body.pcid,
+        unb64(body.message, "message"),
+        caller,
+        only_replace=body.only_replace,
+    )
     response.status_code = 201 if new else 200
     return _body(row)
 
