@@ -21,13 +21,14 @@ from typing import Any
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from . import auth
-from .errors import HANDLERS, REFUSALS, PartyRefused, PartyUnreachable, Refusal
+from .errors import HANDLERS, REFUSALS, Refusal
 from .events import HOP_HEADER, RUN_HEADER, Event, readable, unit_of_work
 from .party import Party
+from .problems import NotAsExpectedError, WrongUseError
 
 log = logging.getLogger("pnclab")
 
@@ -211,12 +212,18 @@ class Health(BaseModel):
 
 
 class Preparation:
-    """Tries a party's ``prepare`` until it succeeds."""
+    """Tries a party's ``prepare`` until it succeeds.
+
+    What another party refuses, or does not answer, may be there a moment later; any other
+    trouble is the party's own and ends its start: ``ended`` is set, ``trouble`` says why.
+    """
 
     def __init__(self, party: Party, prepare: Callable[[], Awaitable[None]]) -> None:
         self.party = party
         self._prepare = prepare
         self.ready = asyncio.Event()
+        self.ended = asyncio.Event()
+        self.trouble: str | None = None
         self.waiting_for: str | None = "its own start"
 
     async def run(self) -> None:
@@ -225,22 +232,37 @@ class Preparation:
             with unit_of_work("start"):
                 try:
                     await self._prepare()
-                except (PartyUnreachable, PartyRefused, Refusal) as reason:
+                    await self.party.database.flush()
+                except Refusal as reason:
                     self.waiting_for = reason.message
                 except Exception as error:
-                    log.exception("%s could not prepare", self.party.config.name)
-                    self.waiting_for = f"{type(error).__name__}: {error}"
+                    self._end(error)
+                    return
                 else:
                     self.waiting_for = None
-                    await self.party.database.flush()
                     self.ready.set()
+                    self.ended.set()
                     return
                 # The failed attempts of a start are not part of anybody's story.
             await asyncio.sleep(pause)
             pause = min(pause * 1.6, 2.0)
 
+    def _end(self, error: Exception) -> None:
+        foreseen = isinstance(error, WrongUseError | NotAsExpectedError | DBAPIError | OSError)
+        if not foreseen:
+            log.exception("%s could not prepare", self.party.config.name)
+        self.trouble = self.waiting_for = _sentence(error)
+        self.ended.set()
+
 
 _common = APIRouter()
+
+
+def _sentence(error: Exception) -> str:
+    """What went wrong, in a line; the database's own words where it was the database."""
+    if isinstance(error, DBAPIError):
+        return f"its database failed: {error.orig}"
+    return str(error) or type(error).__name__
 
 
 @_common.get("/healthz", tags=["party"], response_model=Health, responses={503: {"model": Health}})
@@ -258,20 +280,28 @@ async def healthz(request: Request) -> Any:
     return JSONResponse(health.model_dump(), 200 if ready else 503)
 
 
-@_common.get("/events", tags=["party"], responses={k: REFUSALS[k] for k in (401, 422)})
+@_common.get("/events", tags=["party"], responses={k: REFUSALS[k] for k in (401, 403, 422)})
 async def events(
     request: Request,
-    _caller: auth.AnyCaller,
+    caller: auth.AnyCaller,
     run: str | None = None,
     kind: str | None = None,
     after: str = "",
     limit: int = 500,
 ) -> list[dict[str, Any]]:
-    """This party's part of the event stream, oldest first, at most 1000 at a time.
+    """This party's part of the event stream, oldest first, at most 1000 at a time. It holds
+    what others sent in, so it is for this party's own client and for admins.
 
     ``after`` is the identifier of the last event already seen.
     """
     party: Party = request.app.state.party
+    if not caller.is_admin and caller.client != party.config.name:
+        raise Refusal(
+            403,
+            "not_yours",
+            f"the events of {party.config.name} are for itself and admins; this is client "
+            f"{caller.client}",
+        )
     found = await party.database.events(
         run=run, kind=kind, after=after, limit=max(1, min(limit, 1000))
     )

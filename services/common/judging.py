@@ -1,22 +1,27 @@
 """How a party judges a chain: its anchors, OCSP where the certificates say, the walker.
 
-The anchors come from the root pool and are kept until they are renewed; when a chain
-ends at a root that is not known, they are renewed once before the verdict stands. OCSP
-responders are only asked at addresses of loopback and of this ecosystem: a certificate
-that somebody sends in must not make a party call anywhere else.
+The anchors come from the root pool and are used for a minute, so that a root that was
+withdrawn there is not trusted for long; when a chain ends at a root that is not known, they
+are renewed at once before the verdict stands. A pool that does not answer leaves them as
+they are.
+
+A certificate that somebody sends in must not make a party call wherever it likes: OCSP
+responders are only asked about a chain that would be accepted but for revocation, and only
+where a party of this ecosystem listens.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
 from cryptography import x509
 
-from pki.chain import RevocationPolicy, certificates_to_check, find_path, judge
-from pki.findings import Verdict
+from pki.chain import RevocationPolicy, certificates_to_check, judge
+from pki.findings import PathStep, Verdict
 from pki.identifiers import EMAID, PCID
 from pki.names import readable
 from pki.profiles import Role
@@ -28,6 +33,8 @@ from .certificates import der_of, fingerprint
 from .errors import PartyUnreachable, Refusal
 from .events import Event
 from .party import Party
+
+log = logging.getLogger("pnclab")
 
 HOLDERS: Mapping[str, Holder] = {
     "pcp": Holder.POOL,
@@ -52,6 +59,10 @@ OCSP_TIMEOUT = 3.0
 # vehicles all ask about the same sub-CAs.
 CA_ANSWER_REUSE = 5.0
 MAX_RECENT = 1000
+# Seconds of elapsed time for which anchors are used before they are fetched again, and until
+# the next attempt after one that failed.
+ANCHORS_REUSE = 60.0
+ANCHORS_RETRY = 5.0
 _UNANCHORED = ("chain.unknown-anchor", "chain.no-anchors", "chain.incomplete", "chain.decoy-anchor")
 
 
@@ -62,6 +73,8 @@ class Judge:
         self.party = party
         self.store = TrustStore(HOLDERS[party.config.kind])
         self._recent: dict[str, tuple[float, asyncio.Future[bytes | None]]] = {}
+        self._refresh_due = 0.0
+        self._refreshing = asyncio.Lock()
 
     async def refresh(self) -> None:
         """Take over the roots that the pool has now and the trust model gives this holder."""
@@ -84,6 +97,18 @@ class Judge:
                 source=self.party.config.uses["rcp"],
                 version=self.store.version + 1,
             )
+        self._refresh_due = time.monotonic() + ANCHORS_REUSE
+
+    async def _keep_current(self) -> None:
+        """Renew anchors that are too old; those who judge meanwhile wait for the one answer."""
+        async with self._refreshing:
+            if time.monotonic() < self._refresh_due:
+                return
+            try:
+                await self.refresh()
+            except Refusal as reason:
+                self._refresh_due = time.monotonic() + ANCHORS_RETRY
+                log.info("%s: the anchors stay: %s", self.party.config.name, reason.message)
 
     async def verdict(
         self,
@@ -96,6 +121,7 @@ class Judge:
         what: str,
     ) -> Verdict:
         """Judge a chain now; the verdict is also an event."""
+        await self._keep_current()
         found = await self._judge(leaf, intermediates, role, identifier, revocation)
         if not found.accepted and any(one.rule in _UNANCHORED for one in found.findings):
             version = self.store.version
@@ -124,19 +150,19 @@ class Judge:
         *,
         role: Role,
         identifier: EMAID | PCID | str | None = None,
-        policy: str,
+        policy: str | RevocationPolicy,
         what: str,
     ) -> Verdict:
         """Judge a chain; Refusal 422 with the verdict when it is not accepted.
 
-        ``policy`` names this party's policy on revocation.
+        ``policy`` is a policy on revocation, or the name of this party's.
         """
         found = await self.verdict(
             leaf,
             intermediates,
             role=role,
             identifier=identifier,
-            revocation=self.revocation(policy),
+            revocation=policy if isinstance(policy, RevocationPolicy) else self.revocation(policy),
             what=what,
         )
         if not found.accepted:
@@ -160,35 +186,31 @@ class Judge:
         identifier: EMAID | PCID | str | None,
         revocation: RevocationPolicy,
     ) -> Verdict:
-        anchors = self.store.for_role(role, self.party.trust)
-        answers: list[bytes] = []
-        if revocation is not RevocationPolicy.IGNORE:
-            answers = await self._ask_responders(leaf, intermediates, anchors)
-        return judge(
-            leaf,
-            intermediates,
-            anchors,
-            role=role,
-            edition=self.party.edition,
-            at=self.party.clock.now(),
-            identifier=identifier,
-            revocation=answers,
-            revocation_policy=revocation,
-            identifiers_strict=self.party.strict(),
-            trust=self.party.trust,
-        )
+        def judged(policy: RevocationPolicy, answers: Sequence[bytes] = ()) -> Verdict:
+            return judge(
+                leaf,
+                intermediates,
+                self.store.for_role(role, self.party.trust),
+                role=role,
+                edition=self.party.edition,
+                at=self.party.clock.now(),
+                identifier=identifier,
+                revocation=answers,
+                revocation_policy=policy,
+                identifiers_strict=self.party.strict(),
+                trust=self.party.trust,
+            )
 
-    async def _ask_responders(
-        self,
-        leaf: x509.Certificate,
-        intermediates: Sequence[x509.Certificate],
-        anchors: Sequence[Anchor],
-    ) -> list[bytes]:
-        path = find_path(leaf, intermediates, [anchor.certificate for anchor in anchors])
+        found = judged(RevocationPolicy.IGNORE)
+        if not found.accepted or revocation is RevocationPolicy.IGNORE:
+            return found
+        return judged(revocation, await self._ask_responders(found.path))
+
+    async def _ask_responders(self, path: Sequence[PathStep]) -> list[bytes]:
         asked = [
             self._ask(check.certificate, check.issuer, check.ocsp_url)
-            for check in certificates_to_check(path or ())
-            if check.ocsp_url and self._may_call(check.ocsp_url)
+            for check in certificates_to_check(path)
+            if check.ocsp_url and self._responder(check.ocsp_url)
         ]
         return [answer for answer in await asyncio.gather(*asked) if answer]
 
@@ -216,7 +238,7 @@ class Judge:
     ) -> bytes | None:
         try:
             status, answer = await self.party.http.send(
-                self._who(url),
+                self._responder(url) or url,
                 "POST",
                 url,
                 name="OCSP",
@@ -230,25 +252,19 @@ class Judge:
             return None  # the walker says "unavailable", and the policy what follows
         return answer if status == 200 else None
 
-    def _may_call(self, url: str) -> bool:
+    def _responder(self, url: str) -> str | None:
+        """The party that listens at the host and port of ``url``; None: nobody is asked there."""
         try:
             parts = urlsplit(url)
+            wanted = (parts.hostname, parts.port or 80)
         except ValueError:
-            return False
-        if parts.scheme != "http" or not parts.hostname:
-            return False
-        if parts.hostname in ("localhost", "127.0.0.1", "::1"):
-            return True
-        return any(
-            urlsplit(party.url).hostname == parts.hostname
-            for party in self.party.ecosystem.parties.values()
-        )
-
-    def _who(self, url: str) -> str:
+            return None
+        if parts.scheme != "http" or parts.username is not None:
+            return None
         for party in self.party.ecosystem.parties.values():
-            if url.startswith(f"{party.url}/"):
+            if party.address == wanted:
                 return party.name
-        return urlsplit(url).netloc
+        return None
 
 
 def _is_ca(certificate: x509.Certificate) -> bool:
