@@ -19,6 +19,7 @@ def upgrade() -> None:
         sa.Column("evccid", sa.String(length=12), nullable=False),
         sa.Column("chain", sa.Text(), nullable=False),
         sa.Column("v2g_roots", sa.Text(), nullable=False),
+        sa.Column("key_reference", sa.String(length=128), nullable=False),
         sa.Column("built_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("pcid", name=op.f("pk_cars")),
         sa.UniqueConstraint("evccid", name=op.f("uq_cars_evccid")),
@@ -53,6 +54,17 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("reference", name=op.f("pk_keys")),
     )
     op.create_table(
+        "pending_cars",
+        sa.Column("id", sa.String(length=16), nullable=False),
+        sa.Column("oem", sa.String(length=64), nullable=False),
+        sa.Column("wanted", sa.String(length=64), nullable=True),
+        sa.Column("csr", sa.Text(), nullable=False),
+        sa.Column("key_reference", sa.String(length=128), nullable=False),
+        sa.Column("ordered_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_pending_cars")),
+        sa.UniqueConstraint("wanted", name=op.f("uq_pending_cars_wanted")),
+    )
+    op.create_table(
         "installed_contracts",
         sa.Column("id", sa.Integer(), autoincrement=True, nullable=False),
         sa.Column("pcid", sa.String(length=64), nullable=False),
@@ -77,6 +89,7 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_installed_contracts_pcid"))
 
     op.drop_table("installed_contracts")
+    op.drop_table("pending_cars")
     op.drop_table("keys")
     with op.batch_alter_table("events", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_events_run"))

@@ -22,4 +22,5 @@ def create(ecosystem: Ecosystem, name: str) -> FastAPI:
         service=service,
         doors=(control.router,),
         prepare=service.prepare,
+        rounds=(service.resume,),
     )

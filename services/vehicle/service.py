@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cryptography import x509
+from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
 from pki.issuing import certificate_request
@@ -14,20 +17,34 @@ from pki.keys import SoftwareKey
 from pki.names import Subject
 from services.common import answers
 from services.common.certificates import b64, from_pem, pem
-from services.common.errors import Refusal
-from services.common.events import Event
+from services.common.errors import PartyRefused, Refusal
+from services.common.events import Event, unit_of_work
 from services.common.keystore import CountedKey
 from services.common.party import Party
 from services.ecosystem import EcosystemError
 
 from .cable import Cable, CableError
 from .charging import Contract, EvccSession, Outcome
-from .store import CarRow, InstalledRow, cars, contract_in_use
+from .store import (
+    TABLES,
+    CarRow,
+    InstalledRow,
+    PendingRow,
+    cars,
+    contract_in_use,
+    pending,
+    pending_as,
+)
+
+log = logging.getLogger("pnclab")
 
 # Longer than a charger lets a car queue for an outlet, seconds.
 QUEUE_TIMEOUT = 130.0
 # ListOfRootCertificateIDs names no more; the newest ones go into a car.
 MAX_ROOTS = 20
+
+
+Roots = list[answers.Root]
 
 
 @dataclass(frozen=True)
@@ -45,52 +62,130 @@ class Car:
 class Garage:
     def __init__(self, party: Party) -> None:
         self.party = party
+        # Pending cars that a request is completing right now; cars that are on a visit.
+        self._under_way: set[str] = set()
+        self._visiting: set[str] = set()
 
     async def prepare(self) -> None:
-        """Nothing: cars are built when somebody orders one."""
+        """Nothing: what was left half way is a round's work, and needs other parties."""
+
+    async def resume(self) -> None:
+        """A round: complete the cars that were left half way; what cannot be stays pending."""
+        for row in await self.party.database.read(pending):
+            if row.id in self._under_way:
+                continue
+            with unit_of_work("resume"):
+                try:
+                    await self._complete(row)
+                except Refusal as reason:
+                    log.info(
+                        "%s: a car of %s stays pending: %s",
+                        self.party.config.name,
+                        row.oem,
+                        reason.message,
+                    )
+                await self.party.database.flush()
 
     async def build(self, oem: str | None, pcid: str | None) -> CarRow:
         """A new car: its key is made in it, its maker certifies it, the V2G roots of the day
-        are put into it."""
+        are put into it.
+
+        The key is written down before anybody else hears of it. Where the maker's answer is
+        lost, asking for the same PCID again goes on with the same key, and a later round
+        completes the car anyhow.
+        """
+        row = await self._order(self._oem(oem), pcid)
+        self._under_way.add(row.id)
+        try:
+            return await self._complete(row)
+        finally:
+            self._under_way.discard(row.id)
+
+    async def _order(self, oem: str, pcid: str | None) -> PendingRow:
+        key = SoftwareKey.generate(self.party.edition)
+        csr = b64(certificate_request(Subject(common_name=pcid or "new car"), key))
+
+        def order(session: Session) -> PendingRow:
+            known = pending_as(session, pcid) if pcid else None
+            if known is not None:
+                if known.oem != oem:
+                    raise Refusal(409, "pcid_taken", f"pcid: {known.oem} is building {pcid}")
+                return known
+            identifier = secrets.token_hex(8)
+            row = PendingRow(
+                id=identifier,
+                oem=oem,
+                wanted=pcid,
+                csr=csr,
+                key_reference=f"car/{identifier}/provisioning",
+                ordered_at=self.party.clock.now(),
+            )
+            session.add(row)
+            self.party.keys.put(session, row.key_reference, key)
+            session.flush()
+            return row
+
+        return await self.party.database.write(order)
+
+    async def _complete(self, row: PendingRow) -> CarRow:
+        """Have a car certified and put the roots into it; Refusal where that fails. What the
+        maker will not build is forgotten, all else stays pending."""
         party = self.party
-        maker = party.client(self._oem(oem))
-        published = await party.uses("rcp").call(
+        roots = await self._roots()
+        maker = party.client(row.oem)
+        try:
+            answer = await maker.call(
+                "POST",
+                "/vehicles",
+                name="build car",
+                summary=f"A new car asks {maker.target.title} for its provisioning certificate",
+                body={"csr": row.csr, "pcid": row.wanted},
+            )
+        except PartyRefused as refused:
+            if refused.upstream_status < 500 and refused.upstream_status not in (401, 403):
+                await self._forget(row)
+            raise
+        built = answer.read(answers.BuiltCar)
+        car = CarRow(
+            pcid=built.pcid,
+            evccid=f"02{secrets.token_hex(5).upper()}",
+            chain=pem(built.chain),
+            v2g_roots=pem(roots),
+            key_reference=row.key_reference,
+            built_at=party.clock.now(),
+        )
+
+        def keep(session: Session) -> CarRow:
+            waiting = session.get(PendingRow, row.id)
+            if waiting is None:  # somebody else completed it meanwhile
+                return session.get_one(CarRow, car.pcid)
+            session.delete(waiting)
+            session.add(car)
+            session.flush()
+            return car
+
+        return await party.database.write(keep)
+
+    async def _roots(self) -> Sequence[x509.Certificate]:
+        published = await self.party.uses("rcp").call(
             "GET",
             "/roots",
             name="roots",
             summary="The factory puts the V2G roots into the car",
             params={"type": "V2G"},
         )
-        roots = [root.certificate for root in published.read(list[answers.Root])][-MAX_ROOTS:]
+        roots = [root.certificate for root in published.read(Roots)][-MAX_ROOTS:]
         if not roots:
             raise Refusal(409, "no_v2g_root", "the root pool has no V2G root to put into a car")
-        key = SoftwareKey.generate(party.edition)
-        answer = await maker.call(
-            "POST",
-            "/vehicles",
-            name="build car",
-            summary=f"A new car asks {maker.target.title} for its provisioning certificate",
-            body={
-                "csr": b64(certificate_request(Subject(common_name=pcid or "new car"), key)),
-                "pcid": pcid,
-            },
-        )
-        built = answer.read(answers.BuiltCar)
-        row = CarRow(
-            pcid=built.pcid,
-            evccid=f"02{secrets.token_hex(5).upper()}",
-            chain=pem(built.chain),
-            v2g_roots=pem(roots),
-            built_at=party.clock.now(),
-        )
+        return roots
 
-        def keep(session: Session) -> CarRow:
-            session.add(row)
-            party.keys.put(session, _provisioning_key(row.pcid), key)
-            session.flush()
-            return row
+    async def _forget(self, row: PendingRow) -> None:
+        def forget(session: Session) -> None:
+            session.execute(delete(PendingRow).where(PendingRow.id == row.id))
+            keys = TABLES.key_row
+            session.execute(delete(keys).where(keys.reference == row.key_reference))
 
-        return await party.database.write(keep)
+        await self.party.database.write(forget)
 
     async def list(self) -> list[CarRow]:
         return await self.party.database.read(cars)
@@ -107,7 +202,10 @@ class Garage:
         return row, contract
 
     async def charge(self, pcid: str, charger: str, energy_wh: int, installation: str) -> Outcome:
-        """Plug the car in and charge; how it went is the answer, also when it was refused."""
+        """Plug the car in and charge; how it went is the answer, also when it was refused.
+
+        Refusal 409 where the car is at a charger already.
+        """
         car = await self._car(pcid)
         try:
             target = self.party.ecosystem.party(charger)
@@ -115,11 +213,20 @@ class Garage:
             raise Refusal(422, "unknown_charger", f"charger: {error}") from None
         if target.kind != "charger":
             raise Refusal(422, "not_a_charger", f"charger: {charger} is a {target.kind}")
+        if pcid in self._visiting:
+            raise Refusal(409, "plugged_in", f"the car {pcid} is at a charger already")
+        self._visiting.add(pcid)
+        try:
+            return await self._visit(car, charger, energy_wh, installation)
+        finally:
+            self._visiting.discard(pcid)
+
+    async def _visit(self, car: Car, charger: str, energy_wh: int, installation: str) -> Outcome:
         outlet = await self.party.client(charger).call(
             "POST",
             "/plugs",
             name="plug in",
-            summary=f"The car {pcid} is plugged in",
+            summary=f"The car {car.pcid} is plugged in",
             body={"evccid": car.evccid},
             timeout=QUEUE_TIMEOUT,
         )
@@ -138,7 +245,7 @@ class Garage:
                     "DELETE",
                     f"/plugs/{car.evccid}",
                     name="unplug",
-                    summary=f"The car {pcid} is unplugged",
+                    summary=f"The car {car.pcid} is unplugged",
                 )
 
     async def _session(self, car: Car, address: str, energy_wh: int, *, install: bool) -> Outcome:
@@ -195,7 +302,7 @@ class Garage:
             row.evccid,
             from_pem(row.chain),
             from_pem(row.v2g_roots),
-            await self.party.keys.get(_provisioning_key(row.pcid)),
+            await self.party.keys.get(row.key_reference),
             contract,
         )
 
@@ -209,7 +316,3 @@ class Garage:
         if maker.kind != "oem":
             raise Refusal(422, "not_an_oem", f"oem: {name} is a {maker.kind}")
         return name
-
-
-def _provisioning_key(pcid: str) -> str:
-    return f"car/{pcid}/provisioning"

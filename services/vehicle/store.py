@@ -22,7 +22,21 @@ class CarRow(Base):  # type: ignore[misc,valid-type]
     evccid: Mapped[str] = mapped_column(String(12), unique=True)
     chain: Mapped[str] = mapped_column(Text)
     v2g_roots: Mapped[str] = mapped_column(Text)
+    key_reference: Mapped[str] = mapped_column(String(128))
     built_at: Mapped[datetime] = mapped_column(Instant)
+
+
+class PendingRow(Base):  # type: ignore[misc,valid-type]
+    """A car that is being built: its key is made, its maker has not certified it yet."""
+
+    __tablename__ = "pending_cars"
+
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    oem: Mapped[str] = mapped_column(String(64))
+    wanted: Mapped[str | None] = mapped_column(String(64), unique=True)
+    csr: Mapped[str] = mapped_column(Text)
+    key_reference: Mapped[str] = mapped_column(String(128))
+    ordered_at: Mapped[datetime] = mapped_column(Instant)
 
 
 class InstalledRow(Base):  # type: ignore[misc,valid-type]
@@ -48,6 +62,15 @@ def contract_in_use(session: Session, pcid: str) -> InstalledRow | None:
         .order_by(InstalledRow.id.desc())
         .limit(1)
     ).first()
+
+
+def pending(session: Session) -> list[PendingRow]:
+    return list(session.scalars(select(PendingRow).order_by(PendingRow.ordered_at)))
+
+
+def pending_as(session: Session, pcid: str) -> PendingRow | None:
+    """The car that is being built under a wanted PCID."""
+    return session.scalars(select(PendingRow).where(PendingRow.wanted == pcid)).first()
 
 
 def cars(session: Session) -> list[CarRow]:
