@@ -21,7 +21,7 @@ from v2g.v2gtp import FrameReader, PayloadType, V2GTPError, frame
 from .session import SeccSession, SessionOver
 
 if TYPE_CHECKING:
-    from .service import Charger
+    from .service import Charger, Plug
 
 log = logging.getLogger("pnclab")
 
@@ -53,8 +53,7 @@ class Cable:
         await asyncio.gather(*self._sessions, return_exceptions=True)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+        task = _this_task()
         self._sessions.add(task)
         try:
             if len(self._sessions) <= MAX_SESSIONS:
@@ -82,8 +81,16 @@ class _Connection:
         self.session = SeccSession(charger)
         self.negotiated = False
         self.sender = "vehicle"
+        self.plug: Plug | None = None
 
     async def run(self) -> None:
+        try:
+            await self._run()
+        finally:
+            if self.plug is not None:
+                self.plug.disconnected(_this_task())
+
+    async def _run(self) -> None:
         frames = FrameReader()
         with unit_of_work():
             try:
@@ -104,6 +111,7 @@ class _Connection:
             finally:
                 await self.session.settle()
                 await self.charger.party.database.flush()
+                await self.session.confirmed()
 
     async def _answer(self, payload_type: int, payload: bytes) -> None:
         start = time.monotonic()
@@ -144,7 +152,9 @@ class _Connection:
         body = request.Body.BodyElement
         if isinstance(body, iso2.SessionSetupReq):
             plug = self.charger.plugs.get(body.EVCCID.hex().upper())
-            if plug is not None:
+            if plug is not None and self.plug is None:
+                self.plug = plug
+                plug.connected(_this_task())
                 self.sender = plug.vehicle
                 current_unit().run = plug.run
                 # The handshake came before we knew whose it was.
@@ -196,6 +206,12 @@ class _Connection:
                 data={"reason": reason[:500]},
             )
         )
+
+
+def _this_task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    assert task is not None
+    return task
 
 
 def _code(answer: Any) -> str:

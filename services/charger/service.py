@@ -1,9 +1,17 @@
-"""What a charger does apart from talking to cars: its certificate, its meter, its operator."""
+"""What a charger does apart from talking to cars: its certificate, its meter, its operator.
+
+What a car signed for is written down before the car hears that its receipt was taken, and
+the meter counts it in the same write: a charger that dies in mid-session bills what was
+signed when it starts again. The end of a session is written down first and told to the
+operator right after, by a task of its own; a later round does what that one could not.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import select
@@ -13,28 +21,52 @@ from pki.issuing import certificate_request
 from pki.names import Subject
 from services.ca.service import needs_renewal
 from services.common import answers
+from services.common.auth import Caller
 from services.common.certificates import b64, from_pem, pem
 from services.common.client import PartyClient
 from services.common.errors import PartyRefused, PartyUnreachable, Refusal
-from services.common.events import current_unit, unit_of_work
+from services.common.events import Event, current_unit, unit_of_work
 from services.common.party import Party
 
 from .cable import Cable
-from .session import Facts
-from .store import CertificateRow, MeterRow, StopRow
+from .session import CONFIRMATION_PATIENCE, Facts
+from .store import (
+    METER,
+    CertificateRow,
+    MeterRow,
+    OpenRow,
+    StopRow,
+    advance,
+    ended,
+    open_sessions,
+    stops,
+)
 
-METER = "main"
 # How long a car queues for an outlet, seconds.
 OUTLET_PATIENCE = 120.0
+# How long an outlet is kept for a car that says nothing on the cable, seconds.
+PLUG_PATIENCE = 60.0
+# A car waits 5 s for its PowerDeliveryRes.
+START_TIMEOUT = 4.0
 
 
-@dataclass(frozen=True)
+@dataclass
 class Plug:
-    """A car that is plugged in, and the run in which that happened."""
+    """A car that is plugged in, the run in which that happened, its connections on the cable;
+    ``quiet_since`` (monotonic seconds) counts while there is none."""
 
     evccid: str
     vehicle: str
     run: str | None
+    connections: set[asyncio.Task[Any]] = field(default_factory=set)
+    quiet_since: float = field(default_factory=time.monotonic)
+
+    def connected(self, task: asyncio.Task[Any]) -> None:
+        self.connections.add(task)
+
+    def disconnected(self, task: asyncio.Task[Any]) -> None:
+        self.connections.discard(task)
+        self.quiet_since = time.monotonic()
 
 
 class Charger:
@@ -45,14 +77,35 @@ class Charger:
         self.cable = Cable(self)
         self.plugs: dict[str, Plug] = {}
         self._outlets = asyncio.Semaphore(int(party.config.options["outlets"]))
+        self._confirming: dict[str, asyncio.Task[None]] = {}
 
     @property
     def cpo(self) -> PartyClient:
         return self.party.uses("cpo")
 
     async def prepare(self) -> None:
+        await self._end_abandoned()
         await self._prepare_certificate()
         await self.cable.open()
+
+    async def close(self) -> None:
+        """End the sessions; what is being told to the operator gets a while to arrive."""
+        await self.cable.close()
+        under_way = list(self._confirming.values())
+        if under_way:
+            _done, late = await asyncio.wait(under_way, timeout=CONFIRMATION_PATIENCE)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    async def _end_abandoned(self) -> None:
+        """Sessions that a former process left open: they ended where their cars last signed."""
+
+        def end(session: Session) -> None:
+            for row in open_sessions(session):
+                ended(session, row)
+
+        await self.party.database.write(end)
 
     async def _prepare_certificate(self) -> None:
         """Our V2G certificate, renewed when less than a third of its life is left."""
@@ -92,22 +145,78 @@ class Charger:
     async def plug_in(self, evccid: str, vehicle: str) -> Plug:
         """A car takes an outlet, when one is free; its session follows over the cable.
 
-        Refusal 409 when none gets free in time, or when this car is plugged in already.
+        The same owner gets the same plug again. Refusal 409 when no outlet gets free in
+        time, or when somebody else plugged this car in.
         """
-        if evccid in self.plugs:
-            raise Refusal(409, "plugged_in", f"the car {evccid} is plugged in already")
+        if (plug := self._plugged(evccid, vehicle)) is not None:
+            return plug
         try:
             await asyncio.wait_for(self._outlets.acquire(), OUTLET_PATIENCE)
         except TimeoutError:
             raise Refusal(
                 409, "no_outlet", f"no outlet got free within {OUTLET_PATIENCE:g} s"
             ) from None
+        try:
+            # It may have been plugged in while this call queued.
+            plug = self._plugged(evccid, vehicle)
+        except Refusal:
+            self._outlets.release()
+            raise
+        if plug is not None:
+            self._outlets.release()
+            return plug
         self.plugs[evccid] = Plug(evccid, vehicle, current_unit().run)
         return self.plugs[evccid]
 
-    def unplug(self, evccid: str) -> None:
-        """The car leaves its outlet; a second time changes nothing."""
-        if self.plugs.pop(evccid, None) is not None:
+    def _plugged(self, evccid: str, vehicle: str) -> Plug | None:
+        plug = self.plugs.get(evccid)
+        if plug is None:
+            return None
+        if plug.vehicle != vehicle:
+            raise Refusal(409, "plugged_in", f"the car {evccid} is plugged in by another party")
+        plug.run = current_unit().run
+        if not plug.connections:
+            plug.quiet_since = time.monotonic()
+        return plug
+
+    async def unplug(self, evccid: str, caller: Caller) -> None:
+        """The car leaves its outlet; a second time changes nothing. Its session is over first,
+        unless that takes too long. Refusal 403 when it is not the caller's car."""
+        plug = self.plugs.get(evccid)
+        if plug is None:
+            return
+        if not caller.is_admin and plug.vehicle != caller.client:
+            raise Refusal(403, "not_yours", f"{caller.client} did not plug in the car {evccid}")
+        if plug.connections:
+            await asyncio.wait(plug.connections, timeout=CONFIRMATION_PATIENCE)
+        self._release(plug)
+
+    async def release_quiet(self) -> None:
+        """A round: free the outlets of cars that have said nothing for long; whoever plugged
+        them in may be gone."""
+        now = time.monotonic()
+        for plug in list(self.plugs.values()):
+            if plug.connections or now - plug.quiet_since < PLUG_PATIENCE:
+                continue
+            with unit_of_work(plug.run):
+                self._release(plug)
+                self.party.recorder.record(
+                    Event(
+                        kind="state",
+                        name="outlet released",
+                        sender=self.party.config.name,
+                        receiver=plug.vehicle,
+                        outcome="failed",
+                        summary=f"The car {plug.evccid} said nothing on the cable for "
+                        f"{PLUG_PATIENCE:g} s",
+                        data={"evccid": plug.evccid},
+                    )
+                )
+                await self.party.database.flush()
+
+    def _release(self, plug: Plug) -> None:
+        if self.plugs.get(plug.evccid) is plug:
+            del self.plugs[plug.evccid]
             self._outlets.release()
 
     # ---------------------------------------------------------------- metering
@@ -121,73 +230,158 @@ class Charger:
         row = await self.party.database.read(lambda session: session.get(MeterRow, METER))
         return row.reading_wh if row else 0
 
-    async def record_start(self, facts: Facts) -> str:
-        """Tell the operator that a session charges; its record's id."""
-        answer = await self.cpo.call(
-            "POST",
-            "/sessions",
-            name="session starts",
-            summary=f"{facts.emaid} begins to charge at {self.evse_id}",
-            body={
-                "evse_id": self.evse_id,
-                "session_id": facts.session_id.hex().upper(),
-                "emaid": facts.emaid,
-                "authorization_reference": facts.authorization,
-                "meter_start_wh": facts.meter_start_wh,
-            },
-        )
-        return answer.read(answers.Session).id
+    async def record_start(self, facts: Facts) -> int:
+        """Write down that a session charges and tell the operator; the meter's reading.
 
-    async def record_stop(
-        self, record: str, meter_stop_wh: int, delivered_wh: int, receipts: list[bytes]
-    ) -> None:
-        """Advance the meter and tell the operator; if it cannot be reached, later."""
-        stop = StopRow(
-            record=record,
-            meter_stop_wh=meter_stop_wh,
-            receipts=[b64(receipt) for receipt in receipts],
-            run=current_unit().run,
-        )
+        Refusal when the operator does not take it: nothing is open then.
+        """
+        session_id = facts.session_id.hex().upper()
+
+        run = current_unit().run
+
+        def begin(session: Session) -> int:
+            reading = advance(session, 0)
+            session.add(
+                OpenRow(
+                    session_id=session_id,
+                    meter_start_wh=reading,
+                    vouched_wh=reading,
+                    run=run,
+                )
+            )
+            return reading
+
+        reading = await self.party.database.write(begin)
+        try:
+            answer = await self.cpo.call(
+                "POST",
+                "/sessions",
+                name="session starts",
+                summary=f"{facts.emaid} begins to charge at {self.evse_id}",
+                body={
+                    "evse_id": self.evse_id,
+                    "session_id": session_id,
+                    "emaid": facts.emaid,
+                    "authorization_reference": facts.authorization,
+                    "meter_start_wh": reading,
+                },
+                timeout=START_TIMEOUT,
+            )
+            record = answer.read(answers.Session).id
+        except Refusal:
+            await self.party.database.write(
+                lambda session: session.delete(session.get_one(OpenRow, session_id))
+            )
+            raise
+
+        def name(session: Session) -> None:
+            session.get_one(OpenRow, session_id).record = record
+
+        await self.party.database.write(name)
+        return reading
+
+    async def record_receipt(self, session_id: bytes, reading_wh: int, receipt: bytes) -> None:
+        """Write down what a car signed for; the meter counts it in the same write."""
+        text = b64(receipt)
 
         def keep(session: Session) -> None:
-            meter = session.get(MeterRow, METER)
-            if meter is None:
-                meter = MeterRow(id=METER, reading_wh=0)
-                session.add(meter)
-            meter.reading_wh += delivered_wh
-            session.merge(stop)
+            row = session.get_one(OpenRow, session_id.hex().upper())
+            advance(session, reading_wh - row.vouched_wh)
+            row.vouched_wh = reading_wh
+            row.first_receipt = row.first_receipt or text
+            row.last_receipt = text
 
         await self.party.database.write(keep)
-        await self._confirm(stop)
+
+    async def record_stop(self, session_id: bytes, unsigned_wh: int) -> asyncio.Task[None] | None:
+        """Write down that a session ended, and begin to tell the operator.
+
+        ``unsigned_wh`` was delivered after the last receipt: the meter counts it, nobody is
+        billed for it. Returns the telling; None when the session never began.
+        """
+
+        def end(session: Session) -> StopRow | None:
+            row = session.get(OpenRow, session_id.hex().upper())
+            if row is None:
+                return None
+            advance(session, unsigned_wh)
+            return ended(session, row)
+
+        if unsigned_wh:
+            self.party.recorder.record(
+                Event(
+                    kind="ledger",
+                    name="energy without a receipt",
+                    sender=self.party.config.name,
+                    receiver=self.cpo.target.name,
+                    outcome="failed",
+                    summary=f"{unsigned_wh} Wh were delivered and not signed for: nobody pays them",
+                    data={"session": session_id.hex(), "energy_wh": unsigned_wh},
+                )
+            )
+        stop = await self.party.database.write(end)
+        return None if stop is None else self._confirm_now(stop)
+
+    def _confirm_now(self, stop: StopRow) -> asyncio.Task[None]:
+        """Begin to tell the operator of ``stop``, unless somebody is doing that."""
+        if stop.record not in self._confirming:
+            task = asyncio.create_task(self._confirm(stop))
+            self._confirming[stop.record] = task
+            task.add_done_callback(lambda _task: self._confirming.pop(stop.record))
+        return self._confirming[stop.record]
 
     async def _confirm(self, stop: StopRow) -> None:
-        try:
-            await self.cpo.call(
-                "POST",
-                f"/sessions/{stop.record}/stop",
-                name="session stops",
-                summary=f"Charging ended at {stop.meter_stop_wh} Wh, {len(stop.receipts)} receipts",
-                body={"meter_stop_wh": stop.meter_stop_wh, "receipts": stop.receipts},
-            )
-        except PartyUnreachable:
-            return
-        except PartyRefused as refused:
-            if refused.upstream_status >= 500 or refused.upstream_status in (401, 403):
-                return
+        # It may outlive the connection on which the session was: a unit of its own.
+        with unit_of_work(stop.run):
+            try:
+                await self.cpo.call(
+                    "POST",
+                    f"/sessions/{stop.record}/stop",
+                    name="session stops",
+                    summary=f"Charging ended at {stop.meter_stop_wh} Wh, "
+                    f"{len(stop.receipts)} receipts",
+                    body={"meter_stop_wh": stop.meter_stop_wh, "receipts": stop.receipts},
+                )
+            except PartyRefused as refused:
+                if refused.upstream_status < 500 and refused.upstream_status not in (401, 403):
+                    await self._keep_refused(stop, refused.message)
+            except PartyUnreachable:
+                pass
+            else:
+                await self._forget(stop)
+            await self.party.database.flush()
 
-        def forget(session: Session) -> None:
-            found = session.get(StopRow, stop.record)
-            if found is not None:
-                session.delete(found)
+    async def _forget(self, stop: StopRow) -> None:
+        def change(session: Session) -> None:
+            # Told twice at a time, it may be forgotten already.
+            if (row := session.get(StopRow, stop.record)) is not None:
+                session.delete(row)
 
-        await self.party.database.write(forget)
+        await self.party.database.write(change)
+
+    async def _keep_refused(self, stop: StopRow, reason: str) -> None:
+        """The operator will not take this end: it is not told again, and it is not lost."""
+
+        def change(session: Session) -> None:
+            if (row := session.get(StopRow, stop.record)) is not None:
+                row.status, row.reason = "refused", reason[:512]
+
+        await self.party.database.write(change)
 
     async def confirm_stops(self) -> None:
         """A round: tell the operator about sessions whose end it has not confirmed."""
-        stops: list[Any] = await self.party.database.read(
-            lambda session: list(session.scalars(select(StopRow)))
-        )
-        for stop in stops:
-            with unit_of_work(stop.run):
-                await self._confirm(stop)
-                await self.party.database.flush()
+        for stop in await self.party.database.read(lambda session: stops(session, "unconfirmed")):
+            await asyncio.wait({self._confirm_now(stop)})
+
+    async def unfinished(self) -> list[str]:
+        """The sessions (hex) whose end the operator is still to hear of."""
+
+        def query(session: Session) -> list[str]:
+            going_on = {row.session_id for row in open_sessions(session)}
+            return sorted(going_on | {row.session_id for row in stops(session, "unconfirmed")})
+
+        return await self.party.database.read(query)
+
+    async def refused_stops(self) -> Sequence[StopRow]:
+        """Ends of sessions that the operator refused."""
+        return await self.party.database.read(lambda session: stops(session, "refused"))

@@ -13,14 +13,15 @@ import asyncio
 import hmac
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pki.names import readable
 from services.common import answers
-from services.common.certificates import b64, load_der, public_key
+from services.common.certificates import b64, fingerprint, load_der, public_key
 from services.common.errors import PartyRefused, Refusal
 from services.common.events import Event, cost
+from services.common.fields import MAX_RECEIPT_TEXT
 from v2g import exi
 from v2g.certificate_installation import (
     NO_SESSION,
@@ -68,6 +69,8 @@ CHARGE_SERVICE, CERTIFICATE_SERVICE = 1, 2
 SCHEDULE = 1
 MAX_CURRENT_A, VOLTAGE_V, PHASES = 16, 230, 3
 MINUTES_PER_LOOP = 10
+# How long the end of a connection waits for the operator's confirmation, seconds.
+CONFIRMATION_PATIENCE = 5.0
 # After this many seconds without the operator's word the car is told Ongoing.
 ONGOING_AFTER = 1.0
 WH_PER_LOOP = MAX_CURRENT_A * VOLTAGE_V * PHASES * MINUTES_PER_LOOP // 60
@@ -90,13 +93,13 @@ class Facts:
     contract_chain: tuple[bytes, ...] = ()
     challenge: bytes = b""
     authorization: str = ""
-    record: str = ""
     wanted_wh: int = 0
     meter_start_wh: int = 0
     delivered_wh: int = 0
+    signed_wh: int = 0
     loops: int = 0
     receipt_due: bool = False
-    receipts: list[bytes] = field(default_factory=list)
+    charging: bool = False
     refusal: str = ""
 
 
@@ -108,6 +111,7 @@ class SeccSession:
         self.state = "setup"
         self.facts = Facts()
         self._authorizing: asyncio.Task[answers.ChargerAuthorization | Refusal] | None = None
+        self._confirming: asyncio.Task[None] | None = None
         self._raw = b""
 
     def negotiate(self, request: sap.supportedAppProtocolReq) -> sap.supportedAppProtocolRes:
@@ -366,7 +370,11 @@ class SeccSession:
                 "/authorizations",
                 name="authorize",
                 summary="May this contract charge here?",
-                body={"emaid": self.facts.emaid, "evse_id": self.charger.evse_id},
+                body={
+                    "emaid": self.facts.emaid,
+                    "evse_id": self.charger.evse_id,
+                    "certificate_fingerprint": fingerprint(load_der(self.facts.contract_chain[0])),
+                },
                 timeout=20.0,
             )
             return answer.read(answers.ChargerAuthorization)
@@ -442,11 +450,12 @@ class SeccSession:
                 )
             )
         if wanted is iso2.ChargeProgress.Stop:
+            self._no_receipt_may_be_due("PowerDeliveryReq")
             await self.settle()
         else:
             try:
-                self.facts.meter_start_wh = await self.charger.meter()
-                self.facts.record = await self.charger.record_start(self.facts)
+                self.facts.meter_start_wh = await self.charger.record_start(self.facts)
+                self.facts.charging = True
             except Refusal as refusal:
                 raise SessionOver(
                     self._refuse("PowerDeliveryReq", Code.FAILED, refusal.message)
@@ -454,14 +463,7 @@ class SeccSession:
         return self._wrap(iso2.PowerDeliveryRes(ResponseCode=Code.OK, EVSEStatus=_status()))
 
     async def on_ChargingStatusReq(self, _m: Any, _b: Any) -> iso2.V2G_Message:
-        if self.facts.receipt_due:
-            raise SessionOver(
-                self._refuse(
-                    "ChargingStatusReq",
-                    Code.FAILED_SequenceError,
-                    "the receipt that was asked for did not come",
-                )
-            )
+        self._no_receipt_may_be_due("ChargingStatusReq")
         if self.facts.loops:  # the first reading is the one before any energy
             step = min(WH_PER_LOOP, self.facts.wanted_wh - self.facts.delivered_wh)
             self.facts.delivered_wh += max(0, step)
@@ -486,8 +488,23 @@ class SeccSession:
     async def on_MeteringReceiptReq(
         self, message: iso2.V2G_Message, body: iso2.MeteringReceiptReq
     ) -> iso2.V2G_Message:
+        if not self.facts.receipt_due:
+            raise SessionOver(
+                self._refuse(
+                    "MeteringReceiptReq",
+                    Code.FAILED_SequenceError,
+                    "no reading waits for a receipt",
+                )
+            )
         certificate = load_der(self.facts.contract_chain[0])
         try:
+            # What nobody behind us would read as a receipt is none.
+            if len(b64(self._raw)) > MAX_RECEIPT_TEXT:
+                raise SignatureError(
+                    "size",
+                    f"a receipt has at most {MAX_RECEIPT_TEXT} characters of base64, this one "
+                    f"{len(b64(self._raw))}",
+                )
             cost().verifications += 1
             verify(
                 iso2.SCHEMA,
@@ -511,7 +528,8 @@ class SeccSession:
                 )
             ) from None
         self._verified("MeteringReceiptReq", readable(certificate.subject))
-        self.facts.receipts.append(self._raw)
+        await self.charger.record_receipt(self.facts.session_id, self._reading(), self._raw)
+        self.facts.signed_wh = self.facts.delivered_wh
         self.facts.receipt_due = False
         return self._wrap(iso2.MeteringReceiptRes(ResponseCode=Code.OK, EVSEStatus=_status()))
 
@@ -519,13 +537,34 @@ class SeccSession:
         return self._wrap(iso2.SessionStopRes(ResponseCode=Code.OK))
 
     async def settle(self) -> None:
-        """Tell the operator that charging ended; also when the car just went away."""
+        """Write down that charging ended; also when the car just went away.
+
+        A session ends at the last reading that was signed for. The operator is told
+        meanwhile (:meth:`confirmed`): no car has to wait for that.
+        """
         if self._authorizing is not None:
             self._authorizing.cancel()
-        record, self.facts.record = self.facts.record, ""
-        if record:
-            await self.charger.record_stop(
-                record, self._reading(), self.facts.delivered_wh, self.facts.receipts
+            # It still writes down how far its call came.
+            await asyncio.gather(self._authorizing, return_exceptions=True)
+        if self.facts.charging:
+            self.facts.charging = False
+            self._confirming = await self.charger.record_stop(
+                self.facts.session_id, self.facts.delivered_wh - self.facts.signed_wh
+            )
+
+    async def confirmed(self) -> None:
+        """Wait until the operator knows how the session ended, but not for long."""
+        if self._confirming is not None:
+            await asyncio.wait({self._confirming}, timeout=CONFIRMATION_PATIENCE)
+
+    def _no_receipt_may_be_due(self, request: str) -> None:
+        if self.facts.receipt_due:
+            raise SessionOver(
+                self._refuse(
+                    request,
+                    Code.FAILED_SequenceError,
+                    "the receipt that was asked for did not come",
+                )
             )
 
     def _reading(self) -> int:

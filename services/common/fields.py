@@ -37,10 +37,17 @@ RequestText = Annotated[str, StringConstraints(max_length=16_000)]
 MessageText = Annotated[str, StringConstraints(max_length=32_000)]
 """A V2G message: base64 of EXI."""
 
+MAX_RECEIPTS = 64
+MAX_RECEIPT_TEXT = 8000
+
 ReceiptTexts = Annotated[
-    list[Annotated[str, StringConstraints(max_length=8000)]], Field(max_length=64)
+    list[Annotated[str, StringConstraints(max_length=MAX_RECEIPT_TEXT)]],
+    Field(max_length=MAX_RECEIPTS),
 ]
-"""MeteringReceiptReq messages: base64 of EXI."""
+"""MeteringReceiptReq messages: base64 of EXI. The first and the last one vouch for a session."""
+
+Fingerprint = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
+"""SHA-256 over the DER encoding of a certificate, lower-case hex."""
 
 SessionId = Annotated[str, StringConstraints(pattern="^[0-9A-Fa-f]{2,16}$")]
 """A session's identifier on the cable: one to eight bytes, hex."""

@@ -22,5 +22,6 @@ def create(ecosystem: Ecosystem, name: str) -> FastAPI:
         service=service,
         doors=(chargers.router,),
         prepare=service.prepare,
-        rounds=(service.send_unsent,),
+        rounds=(service.send_unsent, service.ask_after_sessions),
+        stop=service.close,
     )

@@ -7,6 +7,7 @@ OCPI's words. Charge detail records are sent until they are answered.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,11 +31,16 @@ from services.common.money import decimal, price
 from services.common.party import Party
 from services.ecosystem import Tariff
 
-from .store import SessionRow, unsent
+from .store import SessionRow, charging_since, session_of, unsent
 
 # A car waits 5 s for its contract, a charger gives up at 4.5 s.
 INSTALLATION_TIMEOUT = 4.0
 AUTHORIZATION_TIMEOUT = 10.0
+# How long a charger that tells the end of a session waits for the session's record to be
+# settled, seconds.
+RECORD_PATIENCE = 2.0
+# A session that charges for longer is asked after at its charger.
+LONG_SESSION = timedelta(minutes=10)
 
 # The mobility operator's word -> what the charger tells the car (AuthorizationRes).
 AUTHORIZATION_CODES: Mapping[str, str] = {
@@ -44,7 +50,9 @@ AUTHORIZATION_CODES: Mapping[str, str] = {
     "contract_revoked": "FAILED_CertificateRevoked",
     "contract_cancelled": "FAILED_ContractCanceled",
     "contract_ended": "FAILED_CertificateExpired",
+    "other_certificate": "FAILED_CertificateNotAllowedAtThisEVSE",
     "contract_incomplete": "FAILED",
+    "foreign_currency": "FAILED",
     "account_blocked": "FAILED",
     "no_credit": "FAILED",
     "operator_unreachable": "FAILED",
@@ -73,15 +81,32 @@ class Authorization:
     reference: str | None
 
 
+@dataclass(frozen=True)
+class ChargerStatus:
+    """GET /status of a charger, as far as its operator reads it."""
+
+    sessions: list[str]
+
+
 class ChargePointOperator:
     def __init__(self, party: Party) -> None:
         assert party.config.tariff is not None
         self.party = party
         self.tariff: Tariff = party.config.tariff
         self.judge = Judge(party)
+        self._sending: dict[str, asyncio.Task[SessionRow]] = {}
 
     async def prepare(self) -> None:
         await self.judge.refresh()
+
+    async def close(self) -> None:
+        """What is being sent gets a while to arrive; the rest is sent after the next start."""
+        under_way = list(self._sending.values())
+        if under_way:
+            _done, late = await asyncio.wait(under_way, timeout=RECORD_PATIENCE)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
 
     def must_be_ours(self, caller: Caller) -> None:
         """Refuse a charger of another operator."""
@@ -147,8 +172,11 @@ class ChargePointOperator:
             verdict.as_dict(),
         )
 
-    async def authorize(self, emaid_text: str, evse_id: str) -> Authorization:
-        """Ask the contract's mobility operator whether it may charge here under our tariff."""
+    async def authorize(
+        self, emaid_text: str, evse_id: str, certificate_fingerprint: str
+    ) -> Authorization:
+        """Ask the contract's mobility operator whether it may charge here under our tariff, with
+        the certificate that the car showed."""
         self._own_evse(evse_id)
         try:
             emaid = EMAID.parse(emaid_text, strict=self.party.strict())
@@ -172,6 +200,7 @@ class ChargePointOperator:
                 body={
                     "emaid": emaid.wire,
                     "evse_id": evse_id,
+                    "certificate_fingerprint": certificate_fingerprint,
                     "tariff": self.tariff.as_dict(),
                 },
                 timeout=AUTHORIZATION_TIMEOUT,
@@ -203,7 +232,10 @@ class ChargePointOperator:
         meter_start_wh: int,
         run: str | None,
     ) -> SessionRow:
-        """A session begins to charge."""
+        """A session begins to charge; told twice it is the same one.
+
+        Refusal 409 when this charger used the session's identifier for another contract.
+        """
         self._own_evse(evse_id)
         operator = self.party.ecosystem.by_scope("mo", EMAID.parse(emaid, strict=False).provider_id)
         if operator is None:
@@ -223,19 +255,39 @@ class ChargePointOperator:
             started_at=self.party.clock.now(),
             run=run,
         )
-        return await self.party.database.write(lambda session: _added(session, row))
+
+        def begin(session: Session) -> SessionRow:
+            known = session_of(session, charger, row.session_id)
+            if known is None:
+                session.add(row)
+                session.flush()
+                return row
+            if (known.emaid, known.authorization) != (row.emaid, row.authorization):
+                raise Refusal(
+                    409,
+                    "session_taken",
+                    f"session_id: {row.session_id} of {charger} is a session of {known.emaid} "
+                    f"under authorization {known.authorization}",
+                )
+            return known
+
+        return await self.party.database.write(begin)
 
     async def stop(
         self, session: str, charger: str, meter_stop_wh: int, receipts: Sequence[bytes]
     ) -> SessionRow:
-        """A session ended: price it, and send its record. Stopping twice changes nothing."""
+        """A session ended: price it, and send its record. Stopping twice changes nothing.
+
+        The answer does not wait long for the mobility operator: a record that is not settled
+        in time is settled later.
+        """
         now = self.party.clock.now()
 
         def change(database: Session) -> SessionRow:
             row = database.get(SessionRow, session)
             if row is None or row.charger != charger:
                 raise Refusal(404, "unknown_session", f"{charger} has no session {session}")
-            if row.status != "charging":
+            if row.status not in ("charging", "void"):
                 return row
             if meter_stop_wh < row.meter_start_wh:
                 raise Refusal(
@@ -247,11 +299,30 @@ class ChargePointOperator:
             row.receipts = [b64(receipt) for receipt in receipts]
             row.cost_cents = price(Tariff.from_dict(row.tariff), meter_stop_wh - row.meter_start_wh)
             row.ended_at = max(now, row.started_at + timedelta(microseconds=1))
-            row.status = "ended"
+            row.status, row.reason = "ended", ""
             return row
 
         row = await self.party.database.write(change)
-        return await self._send_record(row) if row.status == "ended" else row
+        if row.status != "ended":
+            return row
+        sending = self._send_now(row)
+        await asyncio.wait({sending}, timeout=RECORD_PATIENCE)
+        return sending.result() if sending.done() else row
+
+    def _send_now(self, row: SessionRow) -> asyncio.Task[SessionRow]:
+        """Begin to send a session's record, unless somebody is doing that."""
+        if row.id not in self._sending:
+            task = asyncio.create_task(self._settled(row))
+            self._sending[row.id] = task
+            task.add_done_callback(lambda _task: self._sending.pop(row.id))
+        return self._sending[row.id]
+
+    async def _settled(self, row: SessionRow) -> SessionRow:
+        # It may outlive the request that told of the end: a unit of its own.
+        with unit_of_work(row.run):
+            found = await self._send_record(row)
+            await self.party.database.flush()
+            return found
 
     async def _send_record(self, row: SessionRow) -> SessionRow:
         """Send a charge detail record; it stays ``ended`` when nobody answers."""
@@ -313,9 +384,44 @@ class ChargePointOperator:
     async def send_unsent(self) -> None:
         """A round: send the records that nobody has answered yet."""
         for row in await self.party.database.read(unsent):
-            with unit_of_work(row.run):
-                await self._send_record(row)
+            await asyncio.wait({self._send_now(row)})
+
+    async def ask_after_sessions(self) -> None:
+        """A round: close the sessions that charge for long and of which their charger knows
+        nothing: the answer to their start, or the charger, was lost."""
+        before = self.party.clock.now() - LONG_SESSION
+        rows = await self.party.database.read(lambda session: charging_since(session, before))
+        for charger in {row.charger for row in rows} & set(self.party.ecosystem.parties):
+            with unit_of_work("resume"):
+                try:
+                    answer = await self.party.client(charger).call(
+                        "GET",
+                        "/status",
+                        name="sessions",
+                        summary=f"Which sessions does {charger} still have under way?",
+                    )
+                    going_on = answer.read(ChargerStatus).sessions
+                except (PartyUnreachable, PartyRefused):
+                    going_on = None
+                if going_on is not None:
+                    await self._close(
+                        [
+                            row.id
+                            for row in rows
+                            if row.charger == charger and row.session_id not in going_on
+                        ]
+                    )
                 await self.party.database.flush()
+
+    async def _close(self, sessions: Sequence[str]) -> None:
+        def change(database: Session) -> None:
+            for session in sessions:
+                row = database.get_one(SessionRow, session)
+                if row.status == "charging":
+                    row.status = "void"
+                    row.reason = f"{row.charger} has no such session under way"
+
+        await self.party.database.write(change)
 
     async def sessions(self) -> list[SessionRow]:
         return await self.party.database.read(
@@ -349,9 +455,3 @@ class ChargePointOperator:
                 f"evse_id: {text} is of operator {evse.operator_id}, this is "
                 f"{self.party.config.scope_id}",
             )
-
-
-def _added(session: Session, row: SessionRow) -> SessionRow:
-    session.add(row)
-    session.flush()
-    return row

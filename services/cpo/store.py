@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import String, select
+from sqlalchemy import String, UniqueConstraint, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 from sqlalchemy.types import JSON
 
@@ -17,9 +17,11 @@ Base = declarative_base()
 
 class SessionRow(Base):  # type: ignore[misc,valid-type]
     """A charging session: ``charging``; ``ended``, its record not yet settled; then the
-    mobility operator's word, ``settled`` or ``disputed``."""
+    mobility operator's word, ``settled`` or ``disputed``. ``void`` is one of which its charger
+    knows nothing (any more): it never told an end."""
 
     __tablename__ = "sessions"
+    __table_args__ = (UniqueConstraint("charger", "session_id"),)
 
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
     charger: Mapped[str] = mapped_column(String(64))
@@ -48,5 +50,23 @@ def unsent(session: Session) -> list[SessionRow]:
     return list(
         session.scalars(
             select(SessionRow).where(SessionRow.status == "ended").order_by(SessionRow.ended_at)
+        )
+    )
+
+
+def session_of(session: Session, charger: str, session_id: str) -> SessionRow | None:
+    """The session that a charger names so."""
+    return session.scalars(
+        select(SessionRow).where(SessionRow.charger == charger, SessionRow.session_id == session_id)
+    ).first()
+
+
+def charging_since(session: Session, instant: datetime) -> list[SessionRow]:
+    """Sessions that began before ``instant`` and charge still, as far as we were told."""
+    return list(
+        session.scalars(
+            select(SessionRow)
+            .where(SessionRow.status == "charging", SessionRow.started_at < instant)
+            .order_by(SessionRow.started_at)
         )
     )

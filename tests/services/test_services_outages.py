@@ -5,6 +5,8 @@ What was begun stands as unfinished, and is completed once when the party is bac
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import secrets
 import socket
 import threading
@@ -17,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
+from services.charger.session import Facts
 from services.common import judging
 from services.cpo import service as cpo_service
 from services.oem.store import pending
@@ -185,7 +188,11 @@ def test_the_mobility_operator_is_down(parts: Parts, charged: str) -> None:
         outcome = charge(parts, charged)
         assert outcome["outcome"] == "refused"
         assert outcome["stage"] in ("PaymentDetailsReq", "AuthorizationReq")
-        evse = {"emaid": "DESUNC12345678", "evse_id": "DE*PLG*E0001*1"}
+        evse = {
+            "emaid": "DESUNC12345678",
+            "evse_id": "DE*PLG*E0001*1",
+            "certificate_fingerprint": "0" * 64,
+        }
         answer = parts["plugpark"].ok("plugpark", "POST", "/authorizations", evse)
         assert (answer["accepted"], answer["iso15118_2"]) == (False, "FAILED")
         assert "could not be reached" in answer["reason"]
@@ -200,7 +207,11 @@ def test_the_mobility_operator_is_silent(
     with parts.instead("sunmile", None):
         outcome = charge(parts, charged)
         assert outcome["outcome"] == "refused"
-        evse = {"emaid": "DESUNC12345678", "evse_id": "DE*PLG*E0001*1"}
+        evse = {
+            "emaid": "DESUNC12345678",
+            "evse_id": "DE*PLG*E0001*1",
+            "certificate_fingerprint": "0" * 64,
+        }
         answer = parts["plugpark"].ok("plugpark", "POST", "/authorizations", evse)
         assert "did not answer in time" in answer["reason"]
 
@@ -211,7 +222,10 @@ def test_a_record_that_nobody_takes_is_sent_later(parts: Parts, charged: str) ->
     operator = parts["plugpark"]
     evse = {"emaid": emaid, "evse_id": "DE*PLG*E0001*1"}
     as_charger = {"client": "charger-1"}
-    promise = operator.ok("plugpark", "POST", "/authorizations", evse, **as_charger)
+    chain = parts["garage"].ok("garage", "GET", f"/vehicles/{charged}")["contract"]["chain"]
+    shown = hashlib.sha256(base64.b64decode(chain[0])).hexdigest()
+    asked = {**evse, "certificate_fingerprint": shown}
+    promise = operator.ok("plugpark", "POST", "/authorizations", asked, **as_charger)
     session_id = secrets.token_bytes(8)
     start = {
         **evse,
@@ -242,26 +256,19 @@ def test_a_record_that_nobody_takes_is_sent_later(parts: Parts, charged: str) ->
 def test_a_stop_that_nobody_confirms_is_told_later(parts: Parts, charged: str) -> None:
     """The operator goes down while a car charges: the meter counts, the stop is told later."""
     emaid = contract_of(parts, charged)["emaid"]
-    operator, charger = parts["plugpark"], parts["charger-1"]
-    start = {
-        "emaid": emaid,
-        "evse_id": "DE*PLG*E0001*1",
-        "session_id": secrets.token_hex(8),
-        "authorization_reference": "none",
-        "meter_start_wh": 0,
-    }
-    session = operator.ok("plugpark", "POST", "/sessions", start, client="charger-1")
+    charger = parts["charger-1"]
     service = charger.service("charger-1")
-    meter = charger.ok("charger-1", "GET", "/status")["meter_wh"]
+    facts = Facts(session_id=secrets.token_bytes(8), emaid=emaid, authorization="none")
+    meter = charger.run(service.record_start(facts))
     with parts.without("plugpark"):
-        charger.run(service.record_stop(session["id"], 700, 700, []))
+        charger.run(service.record_receipt(facts.session_id, meter + 700, b"receipt"))
+        charger.run(service.record_stop(facts.session_id, 0))
         round_of(charger, service.confirm_stops)
         assert charger.state("charger-1")["charger-1", "unconfirmed_stops"][0] == 1
     round_of(charger, service.confirm_stops)
     assert charger.state("charger-1")["charger-1", "unconfirmed_stops"][0] == 0
     assert charger.ok("charger-1", "GET", "/status")["meter_wh"] == meter + 700
-    sessions = parts["plugpark"].ok("plugpark", "GET", "/sessions")
-    found = next(one for one in sessions if one["id"] == session["id"])
+    found = parts["plugpark"].ok("plugpark", "GET", "/sessions")[-1]
     assert (found["status"], found["energy_wh"]) == ("disputed", 700)
 
 

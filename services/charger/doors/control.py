@@ -30,6 +30,16 @@ class OutletBody(BaseModel):
     cable: str
 
 
+class RefusedStopBody(BaseModel):
+    """The end of a session that the operator would not take: what it has not billed, and why."""
+
+    record: str
+    session_id: str
+    meter_stop_wh: int
+    receipts: int
+    reason: str
+
+
 class StatusBody(BaseModel):
     """What a person would read off the charger."""
 
@@ -38,6 +48,8 @@ class StatusBody(BaseModel):
     meter_wh: int
     plugged_in: list[str]
     certificate: list[str] = Field(description="Its V2G certificate chain, leaf first.")
+    sessions: list[str] = Field(description="Sessions whose end the operator is still to hear of.")
+    refused_stops: list[RefusedStopBody]
 
 
 def _service(request: Request) -> Charger:
@@ -56,6 +68,17 @@ async def status(request: Request, _caller: AnyCaller) -> StatusBody:
         meter_wh=await charger.meter(),
         plugged_in=sorted(charger.plugs),
         certificate=b64_chain(from_pem(row.chain)) if row else [],
+        sessions=await charger.unfinished(),
+        refused_stops=[
+            RefusedStopBody(
+                record=stop.record,
+                session_id=stop.session_id,
+                meter_stop_wh=stop.meter_stop_wh,
+                receipts=len(stop.receipts),
+                reason=stop.reason,
+            )
+            for stop in await charger.refused_stops()
+        ],
     )
 
 
@@ -72,7 +95,7 @@ async def plug_in(
 
 @router.delete("/plugs/{evccid}", status_code=204)
 async def unplug(
-    request: Request, evccid: Evccid, _caller: Annotated[Caller, Depends(allow("vehicle"))]
+    request: Request, evccid: Evccid, caller: Annotated[Caller, Depends(allow("vehicle"))]
 ) -> None:
-    """Pull the plug."""
-    _service(request).unplug(evccid)
+    """Pull the plug, once the session is over; only whoever plugged the car in may."""
+    await _service(request).unplug(evccid, caller)

@@ -13,6 +13,7 @@ from services.common.errors import REFUSALS
 from services.common.events import current_unit
 from services.common.fields import (
     CertificateText,
+    Fingerprint,
     MessageText,
     Name,
     ReceiptTexts,
@@ -24,7 +25,7 @@ from services.common.money import decimal
 from services.cpo.service import ChargePointOperator
 
 router = APIRouter(
-    tags=["chargers"], responses={k: REFUSALS[k] for k in (400, 401, 403, 404, 422, 502, 504)}
+    tags=["chargers"], responses={k: REFUSALS[k] for k in (400, 401, 403, 404, 409, 422, 502, 504)}
 )
 
 ChargerCaller = Annotated[Caller, Depends(allow("charger"))]
@@ -76,10 +77,11 @@ class ContractCheckBody(BaseModel):
 
 
 class AuthorizeBody(BaseModel):
-    """Who wants to charge where."""
+    """Who wants to charge where, and with which contract certificate."""
 
     emaid: Name
     evse_id: Name
+    certificate_fingerprint: Fingerprint
 
 
 class AuthorizationBody(BaseModel):
@@ -191,7 +193,7 @@ async def authorize(
 ) -> AuthorizationBody:
     """May this contract charge here under our tariff? Its mobility operator is asked."""
     _service(request).must_be_ours(caller)
-    said = await _service(request).authorize(body.emaid, body.evse_id)
+    said = await _service(request).authorize(body.emaid, body.evse_id, body.certificate_fingerprint)
     return AuthorizationBody(
         accepted=said.accepted,
         iso15118_2=said.iso15118_2,
