@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import AuthorityInformationAccessOID
 from sqlalchemy import select
 
-from pki.chain import RevocationPolicy
+from pki.chain import RevocationPolicy, certificates_to_check
 from pki.edition import ISO2
 from pki.findings import Verdict
 from pki.identifiers import EMAID
@@ -147,14 +147,15 @@ def issued(
     """A certificate that the CA of a party issued, and those above it."""
     service = world.service(name)
     ca = service.contracts.ca if name == "sunmile" else service.ca
-    domain = (profile(role, ISO2).domain_component.value,)
+    domain = (profile(role, ISO2).domain_component.value or "",)
     subject = Subject(common_name, world.party(name).organisation, "DE", domain)
     certificate = world.run(ca.issue(role, subject=subject, public_key=key.public_key))
     return tuple(certificate.chain)
 
 
-def point_of(key: SoftwareKey) -> bytes:
-    return key.public_key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+def point_of(key: Any) -> bytes:
+    point: bytes = key.public_key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+    return point
 
 
 def test_the_same_certificate_with_other_data_is_refused(
@@ -296,7 +297,8 @@ def test_what_the_pool_refuses_for_good_is_not_sent_again(
 
     async def counted(row: SignedRow) -> SignedRow:
         calls.append(row.emaid)
-        return await kept(row)
+        stored: SignedRow = await kept(row)
+        return stored
 
     service._store = counted
     try:
@@ -394,13 +396,16 @@ def test_a_failed_enrolment_leaves_one_key(serve: Any, tmp_path: Path) -> None:
             raise PartyUnreachable("v2g-root", "", "it is away")
 
         call.call = away
+        tried = set()
         for _ in range(3):
             with pytest.raises(PartyUnreachable):
                 world.run(service._enrol(2))
-        assert (len(asked), keys(world)) == (3, 2)
+            tried.add(point_of(world.run(service.party.keys.get("cps/2"))))
+        assert (len(asked), len(tried), keys(world)) == (3, 1, 2)
         call.call = kept
         row = world.run(service._enrol(2))
         assert (row.id, row.key_reference, keys(world)) == (2, "cps/2", 2)
+        assert {point_of(world.run(service.party.keys.get("cps/2")))} == tried
 
 
 # ----------------------------------------------------------------- how it is judged
@@ -504,8 +509,7 @@ def test_a_contracts_key_makes_nobody_call_anywhere(
 
 
 def elsewhere(url: str) -> Any:
-    kept = judging.certificates_to_check
-    return lambda path: [check._replace(ocsp_url=url) for check in kept(path)]
+    return lambda path: [check._replace(ocsp_url=url) for check in certificates_to_check(path)]
 
 
 def test_where_responders_may_be(world: World) -> None:
