@@ -29,7 +29,7 @@ format: $(READY) ## put the format right
 	$(BIN)/ruff check --fix .
 
 bench: $(READY) ## figures against peers, in the same run
-	$(BIN)/pnclab bench --json bench.json
+	$(BIN)/pnclab bench --output bench.json
 
 clean:          ## remove what the targets made
 	rm -rf $(VENV) .josev build dist pnclab-data demo.html bench.json \

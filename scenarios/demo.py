@@ -188,7 +188,10 @@ class Demo:
         self.pcid: str = car["pcid"]
         self.story.facts["pcid"] = self.pcid
         await self._tell(
-            2, await self._new_events(), f"{self.cast.oem.title} built the car {self.pcid}", start
+            2,
+            await self._new_events(),
+            f"{self.cast.oem.organisation} built the car {self.pcid}",
+            start,
         )
 
     async def _contract(self) -> None:
@@ -206,7 +209,7 @@ class Demo:
         await self._tell(
             3,
             await self._new_events(),
-            f"{self.cast.mo.title} and {driver['name']} have a contract: {self.emaid}",
+            f"{self.cast.mo.organisation} and {driver['name']} have a contract: {self.emaid}",
             start,
         )
 
@@ -225,9 +228,10 @@ class Demo:
         results = (
             f"the contract {outcome['emaid']} is in the car",
             "the contract's chain, the car's signature and the operator's word: it may charge",
-            f"{outcome['energy_wh'] / 1000:.3f} kWh, each reading signed by the car",
-            f"the driver owes {self.invoices[-1]['total']} {self.invoices[-1]['currency']}, "
-            f"{self.cast.cpo.title} gets {self.invoices[-1]['charging']}; the books balance",
+            f"{_kwh(outcome['energy_wh'])}, each reading of the meter signed by the car",
+            f"the driver pays {self.invoices[-1]['total']} {self.invoices[-1]['currency']}, "
+            f"{self.cast.cpo.organisation} gets {self.invoices[-1]['charging']} "
+            f"{self.invoices[-1]['currency']}; the books balance to the cent",
         )
         for number, part, result in zip((4, 5, 6, 7), parts, results, strict=True):
             await self._tell(number, part, result, start, spent * len(part) / sum(map(len, parts)))
@@ -257,8 +261,8 @@ class Demo:
         await self._tell(
             8,
             await self._new_events(),
-            f"second visit {second['energy_wh'] / 1000:.3f} kWh without an installation; "
-            f"third visit refused: {third['code']}",
+            f"the second visit charged {_kwh(second['energy_wh'])} without an installation; the "
+            f"third was refused, as it must be: the contract was revoked ({third['code']})",
             start,
         )
 
@@ -296,7 +300,7 @@ class Demo:
         self.story.facts |= {
             "invoices": self.invoices,
             "balance": account["balance"],
-            "accounts": ledger["accounts"],
+            "accounts_cents": ledger["accounts"],
             "receivables": receivables,
         }
 
@@ -334,6 +338,10 @@ class Demo:
     def _must(self, step: int, holds: bool, reason: str) -> None:
         if not holds:
             raise DemoError(step, reason)
+
+
+def _kwh(energy_wh: int) -> str:
+    return f"{Decimal(energy_wh) / 1000:g} kWh"
 
 
 # The first visit is one session; these mark where its chapters begin.

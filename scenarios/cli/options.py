@@ -43,6 +43,10 @@ At = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Answer in JSON on stdout.")]
 
 
+# Certificates know 1950 to 9999; the roots' forty years must fit behind the clock.
+_EARLIEST, _LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+
+
 def chosen_ecosystem(
     file: Path | None,
     data: Path | None = None,
@@ -78,4 +82,7 @@ def _instant(text: str) -> datetime:
         raise EcosystemError(
             f"--at: {text!r} is not an instant such as 2027-01-31T12:00Z"
         ) from None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+    found = found if found.tzinfo else found.replace(tzinfo=UTC)
+    if not _EARLIEST <= found <= _LATEST:
+        raise EcosystemError(f"--at: {text} lies outside the years 1970 to 2200")
+    return found

@@ -56,6 +56,7 @@ from services.common.certificates import (
 from services.common.errors import Refusal
 from services.common.events import Event
 from services.common.party import Party
+from services.common.problems import NotAsExpectedError
 
 from . import store
 from .store import CaTables
@@ -155,9 +156,26 @@ class CertificateAuthority:
                 )
             )
             self._current[role] = await self._opened(found) if found else await self._create(role)
+            await self._must_fit_the_trust_model(role)
         for role in self.roles:
             if not role.is_root:
                 await self._ocsp_signer(self._current[role])
+
+    async def _must_fit_the_trust_model(self, role: Role) -> None:
+        """Authorities of an earlier start may have been made under another trust model."""
+        wanted = self.party.trust.issuer(role)
+        issuer = self._current[role].certificate.issuer
+        if wanted in self._current:
+            fits = issuer == self._current[wanted].certificate.subject
+        else:  # a root, or issued by another party: by none of ours, then
+            ours = {own.certificate.subject for own in await self._all()}
+            fits = wanted is None or issuer not in ours
+        if not fits:
+            raise NotAsExpectedError(
+                f"its {role.value} was issued by {readable(issuer)}, which is not what the trust "
+                f"model {self.party.trust.name} says; start with an empty data folder, or with "
+                "the trust model that this one was made under"
+            )
 
     def authority(self, role: Role) -> OpenAuthority:
         """The authority of ``role`` that issues now."""

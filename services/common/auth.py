@@ -129,7 +129,7 @@ def allow(*roles: str) -> Callable[[Request], Awaitable[Caller]]:
                 403,
                 "wrong_role",
                 f"client {found.client} has role {found.role}; this call is for "
-                f"{', '.join(sorted(roles))} or admin",
+                f"{', '.join(sorted({*roles, 'admin'}))}",
             )
         return found
 

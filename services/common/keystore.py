@@ -16,6 +16,7 @@ from typing import Any
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from sqlalchemy import inspect, select
 from sqlalchemy.orm import Session
 
 from pki.edition import Edition
@@ -32,11 +33,27 @@ class SealingError(WrongUseError, ValueError):
     """The secret file does not fit the keys that lie in the database."""
 
 
-def sealing_secret(path: Path) -> bytes:
-    """The 32 bytes under which keys are sealed; made with owner-only rights if absent."""
+def has_sealed_keys(database: Database, key_row: Any) -> bool:
+    """Whether keys lie in the database, so that its secret must be there already."""
+    with database.engine.connect() as connection:
+        if not inspect(connection).has_table(key_row.__tablename__):
+            return False
+        return connection.execute(select(key_row.__table__).limit(1)).first() is not None
+
+
+def sealing_secret(path: Path, *, lost: bool = False) -> bytes:
+    """The 32 bytes under which keys are sealed; made with owner-only rights if absent.
+
+    SealingError when it is absent and should not be (``lost``).
+    """
     try:
         secret = path.read_bytes()
     except FileNotFoundError:
+        if lost:
+            raise SealingError(
+                f"{path}: the secret file is missing, and keys are sealed under it; restore it, "
+                "or remove the database too"
+            ) from None
         path.parent.mkdir(parents=True, exist_ok=True)
         secret = os.urandom(32)
         # Written aside and linked into place, so that of two workers that start at

@@ -19,7 +19,7 @@ from .client import Http, PartyClient
 from .clock import Clock
 from .database import Database
 from .events import Recorder
-from .keystore import KeyStore, sealing_secret
+from .keystore import KeyStore, has_sealed_keys, sealing_secret
 from .migrations import upgrade
 
 
@@ -46,7 +46,9 @@ class Party:
         self.config: PartyConfig = ecosystem.party(name)
         self.clock = Clock(ecosystem.clock_offset)
         self.database = Database(self.config.database, tables.metadata, tables.event_row)
-        secret = sealing_secret(self.config.secret_file)
+        secret = sealing_secret(
+            self.config.secret_file, lost=has_sealed_keys(self.database, tables.key_row)
+        )
         self.keys = KeyStore(self.database, tables.key_row, secret)
         self.recorder = Recorder(name, self.clock)
         self.tokens = TokenIssuer(
@@ -58,6 +60,7 @@ class Party:
         self.http = Http(self)
         self.turns = asyncio.Semaphore(TURNS)
         self._clients: dict[str, PartyClient] = {}
+        self._open = False
 
     @property
     def edition(self) -> Edition:
@@ -87,7 +90,10 @@ class Party:
         return self.client(self.config.uses[kind])
 
     def open(self) -> None:
-        """Bring the database up to date and start writing."""
+        """Bring the database up to date and start writing; a second time changes nothing."""
+        if self._open:
+            return
+        self._open = True
         upgrade(self.database, self.config.kind)
         self.database.open()
 

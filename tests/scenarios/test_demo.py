@@ -53,7 +53,7 @@ def must_be_whole(story: dict[str, Any], folder: Path) -> None:
     assert [invoice["charging"] for invoice in facts["invoices"]] == ["4.27", "2.80"]
     assert [invoice["total"] for invoice in facts["invoices"]] == ["4.61", "3.02"]
     assert facts["balance"] == "42.37"
-    assert sum(facts["accounts"].values()) == 0
+    assert sum(facts["accounts_cents"].values()) == 0
     assert list(facts["receivables"].values()) == ["7.07"]
     page = (folder / "demo.html").read_text()
     for title in STEPS:
