@@ -113,6 +113,10 @@ class WrongLine(ValueError):
     """Input that is not what the command reads."""
 
 
+class WrongSchema(WrongLine):
+    """A schema that there is not."""
+
+
 def _run_batch(convert: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     """One output line for each input line; a bad line is answered and the next one read."""
     for raw in _lines(sys.stdin.buffer):
@@ -123,8 +127,8 @@ def _run_batch(convert: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
             answer = convert(line)
         except (WrongLine, exi.EXIError) as error:
             answer = {"error": str(error)}
-        except (ValueError, RecursionError) as error:
-            answer = {"error": f"not a JSON object: {error}"}
+        except (ValueError, RecursionError):
+            answer = {"error": "the line is not a JSON object"}
         print_json(answer)
 
 
@@ -168,19 +172,20 @@ def _field(line: dict[str, Any], name: str) -> str:
 
 def _schema(name: str) -> exi.Schema:
     if name not in exi.SCHEMAS:
-        raise WrongLine(f"schema {name!r} is none of {', '.join(exi.SCHEMAS)}")
+        raise WrongSchema(f"schema {name!r} is none of {', '.join(exi.SCHEMAS)}")
     return exi.SCHEMAS[name]
 
 
 def _bytes(text: str) -> bytes:
     try:
         return bytes.fromhex(text.strip().removeprefix("0x"))
-    except ValueError as error:
-        raise WrongLine(f"the input is not hexadecimal: {error}") from None
+    except ValueError:
+        raise WrongLine("the input is not hexadecimal") from None
 
 
 def _say_error(error: ValueError, json: bool) -> None:
+    code = 2 if isinstance(error, WrongSchema) else 1
     if json:
         print_json({"error": str(error)})
-        raise typer.Exit(1)
-    fail(str(error), 1)
+        raise typer.Exit(code)
+    fail(str(error), code)

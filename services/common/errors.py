@@ -137,13 +137,14 @@ async def _wrong_shape(_request: Request, error: Exception) -> JSONResponse:
     )
 
 
-async def _http_error(_request: Request, error: Exception) -> JSONResponse:
+async def _http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     codes = {400: "not_json", 404: "no_such_path", 405: "method_not_allowed"}
     code = codes.get(error.status_code, "http_error")
-    return JSONResponse(
-        {"code": code, "message": str(error.detail)}, error.status_code, error.headers
-    )
+    message = str(error.detail)
+    if error.status_code in codes:
+        message = f"{message}: {request.method} {request.url.path}; see /openapi.json"
+    return JSONResponse({"code": code, "message": message}, error.status_code, error.headers)
 
 
 HANDLERS = {

@@ -12,6 +12,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints
 
+from . import examples
 from .certificates import MAX_CERTIFICATE
 
 
@@ -25,16 +26,24 @@ def _utc(value: datetime) -> datetime:
 Name = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 """An identifier or a name: 1 to 64 characters; what more is asked of it, its owner says."""
 
-Instant = Annotated[AwareDatetime, AfterValidator(_utc)]
+Instant = Annotated[AwareDatetime, AfterValidator(_utc), Field(examples=["2026-11-22T12:00:00Z"])]
 """ISO 8601 with a time zone; held in UTC."""
 
-CertificateText = Annotated[str, StringConstraints(max_length=2 * MAX_CERTIFICATE)]
+CertificateText = Annotated[
+    str,
+    StringConstraints(max_length=2 * MAX_CERTIFICATE),
+    Field(examples=[examples.CERTIFICATE]),
+]
 """A certificate: base64 of its DER encoding, or PEM."""
 
-RequestText = Annotated[str, StringConstraints(max_length=16_000)]
+RequestText = Annotated[
+    str, StringConstraints(max_length=16_000), Field(examples=[examples.REQUEST])
+]
 """A certificate request (PKCS#10): base64 of its DER encoding."""
 
-MessageText = Annotated[str, StringConstraints(max_length=32_000)]
+MessageText = Annotated[
+    str, StringConstraints(max_length=32_000), Field(examples=[examples.MESSAGE])
+]
 """A V2G message: base64 of EXI."""
 
 MAX_RECEIPTS = 64
@@ -42,21 +51,32 @@ MAX_RECEIPT_TEXT = 8000
 
 ReceiptTexts = Annotated[
     list[Annotated[str, StringConstraints(max_length=MAX_RECEIPT_TEXT)]],
-    Field(max_length=MAX_RECEIPTS),
+    Field(max_length=MAX_RECEIPTS, examples=[[examples.MESSAGE]]),
 ]
 """MeteringReceiptReq messages: base64 of EXI. The first and the last one vouch for a session."""
 
-Fingerprint = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
+Fingerprint = Annotated[
+    str, StringConstraints(pattern="^[0-9a-f]{64}$"), Field(examples=["5e0e4b77373baa82" * 4])
+]
 """SHA-256 over the DER encoding of a certificate, lower-case hex."""
 
-SessionId = Annotated[str, StringConstraints(pattern="^[0-9A-Fa-f]{2,16}$")]
+SessionId = Annotated[
+    str, StringConstraints(pattern="^[0-9A-Fa-f]{2,16}$"), Field(examples=["3F1C9A0B7D5E2684"])
+]
 """A session's identifier on the cable: one to eight bytes, hex."""
 
-Currency = Annotated[str, StringConstraints(pattern="^[A-Z]{3}$")]
+Currency = Annotated[str, StringConstraints(pattern="^[A-Z]{3}$"), Field(examples=["EUR"])]
 """ISO 4217."""
 
-Price = Annotated[Decimal, Field(ge=0, le=10_000, max_digits=12, decimal_places=6)]
+Price = Annotated[
+    Decimal, Field(ge=0, le=10_000, max_digits=12, decimal_places=6, examples=["0.49"])
+]
 """Per kWh or per session."""
 
-Wh = Annotated[int, Field(ge=0, le=10**12)]
+Wh = Annotated[int, Field(ge=0, le=10**12, examples=[8000])]
 """A meter reading. SQLite keeps integers of 64 bits; no meter of a charger counts so far."""
+
+Chain = Annotated[
+    list[str], Field(examples=[[examples.CERTIFICATE, examples.SUB_CA_2, examples.SUB_CA_1]])
+]
+"""A certificate and those above it, leaf first, without the root: base64 of DER."""

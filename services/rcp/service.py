@@ -35,7 +35,9 @@ class RootPool:
         if known is not None:
             if known.type != root_type:
                 raise Refusal(
-                    409, "other_type", f"this root is already published as a {known.type} root"
+                    409,
+                    "other_type",
+                    f"type: this root is already published as {known.type}, not {root_type}",
                 )
             return known, False
         row = RootRow(

@@ -351,11 +351,15 @@ def test_what_anybody_may_ask_for_is_decided_by_role(world: World) -> None:
         assert (answer.status_code, answer.json()["code"]) == (403, "wrong_role")
 
 
-@pytest.mark.parametrize("operation", guarded, ids=str)
+# Their examples are good ones and would change something; other tests call them rightly.
+GOOD_EXAMPLES = ("POST /vehicles", "POST /drivers")
+
+
+@pytest.mark.parametrize(
+    "operation", [one for one in guarded if one.mark not in GOOD_EXAMPLES], ids=str
+)
 def test_the_right_roles_pass(world: World, operation: Operation) -> None:
     """The table says who may: whoever is in it gets past the door (to an answer of its own)."""
-    if operation.mark in ("POST /vehicles", "POST /drivers"):
-        pytest.skip("its example is a good one and would change something")
     for answer in send_as(world, operation, operation.roles).values():
         assert answer.status_code != 401
         if answer.status_code == 403:

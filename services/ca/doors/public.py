@@ -16,6 +16,7 @@ from pki.revocation import ocsp_error_response
 from services.ca.service import CertificateAuthority
 from services.common.certificates import b64, der_of, fingerprint
 from services.common.errors import REFUSALS, Refusal
+from services.common.fields import CertificateText
 
 router = APIRouter(tags=["certificate authority"])
 
@@ -34,7 +35,7 @@ class AuthorityBody(BaseModel):
     fingerprint: str
     valid_from: str
     valid_to: str
-    certificate: str
+    certificate: CertificateText
 
 
 def _ca(request: Request) -> CertificateAuthority:

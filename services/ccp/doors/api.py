@@ -52,7 +52,7 @@ class InstallationBody(BaseModel):
 class InstallationAnswer(BaseModel):
     """The CertificateInstallationRes for the car: also a refusal is one (``code`` FAILED_...)."""
 
-    certificate_installation_res: str
+    certificate_installation_res: MessageText
     code: str = Field(examples=["OK"])
     emaid: str | None
     reason: str

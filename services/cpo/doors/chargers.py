@@ -13,6 +13,7 @@ from services.common.errors import REFUSALS
 from services.common.events import current_unit
 from services.common.fields import (
     CertificateText,
+    Chain,
     Fingerprint,
     MessageText,
     Name,
@@ -41,7 +42,7 @@ class ChargerCertificateBody(BaseModel):
 class ChainBody(BaseModel):
     """A certificate and those above it, leaf first."""
 
-    chain: list[str]
+    chain: Chain
 
 
 class InstallationBody(BaseModel):
@@ -53,7 +54,7 @@ class InstallationBody(BaseModel):
 class InstallationAnswer(BaseModel):
     """The CertificateInstallationRes for the car; also a refusal is one."""
 
-    certificate_installation_res: str
+    certificate_installation_res: MessageText
     code: str
     emaid: str | None
     reason: str

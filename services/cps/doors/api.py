@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from services.common.auth import Caller, allow
 from services.common.certificates import b64, b64_chain, read_chain, unb64
 from services.common.errors import REFUSALS
-from services.common.fields import CertificateText, Name
+from services.common.fields import CertificateText, Chain, MessageText, Name
 from services.cps.service import ContractDataRequest, ProvisioningService
 
 router = APIRouter(tags=["contract data"])
@@ -32,14 +32,14 @@ class SignedBody(BaseModel):
 
     emaid: str
     pcid: str
-    message: str
+    message: MessageText
     stored: bool = Field(description="Whether the contract pool has it.")
 
 
 class SignerBody(BaseModel):
     """With what this service signs, leaf first, base64 DER."""
 
-    chain: list[str]
+    chain: Chain
 
 
 def _service(request: Request) -> ProvisioningService:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, StringConstraints
 from services.common.auth import AdminCaller
 from services.common.certificates import b64_chain, from_pem
 from services.common.errors import REFUSALS
-from services.common.fields import Currency, Instant, Name
+from services.common.fields import Chain, Currency, Instant, Name
 from services.common.money import cents, decimal
 from services.mo.accounts import Driver
 from services.mo.service import MobilityOperator
@@ -62,7 +62,7 @@ class ContractBody(BaseModel):
     status: str
     in_pool: bool
     fingerprint: str | None
-    chain: list[str]
+    chain: Chain
 
 
 class EndBody(BaseModel):

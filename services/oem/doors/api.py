@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from services.common.auth import Caller, allow
 from services.common.certificates import unb64
 from services.common.errors import REFUSALS
-from services.common.fields import Name, RequestText
+from services.common.fields import Chain, Name, RequestText
 from services.oem.service import VehicleMaker, chain_of
 
 router = APIRouter(
@@ -32,7 +32,7 @@ class VehicleBody(BaseModel):
 
     pcid: str
     status: str
-    chain: list[str] = Field(description="Provisioning certificate, sub-CA 2, sub-CA 1.")
+    chain: Chain = Field(description="Provisioning certificate, sub-CA 2, sub-CA 1.")
 
 
 def _body(row: Any) -> VehicleBody:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from services.common.auth import Caller, allow
 from services.common.certificates import b64, b64_chain, from_pem, read_certificate, read_chain
 from services.common.errors import REFUSALS
-from services.common.fields import CertificateText
+from services.common.fields import CertificateText, Chain
 from services.pcp.service import ProvisioningPool
 
 router = APIRouter(
@@ -35,8 +35,8 @@ class EntryBody(BaseModel):
     pcid: str
     wmi: str
     fingerprint: str
-    certificate: str
-    issuers: list[str]
+    certificate: CertificateText
+    issuers: Chain
     registered_by: str
     registered_at: str
 

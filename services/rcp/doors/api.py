@@ -36,7 +36,7 @@ class RootBody(BaseModel):
     valid_from: str
     valid_to: str
     published_by: str
-    certificate: str
+    certificate: CertificateText
 
 
 def _body(row: Any) -> RootBody:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from services.common.auth import AnyCaller, Caller, allow
 from services.common.certificates import b64_chain, unb64
 from services.common.errors import REFUSALS
-from services.common.fields import Name, RequestText
+from services.common.fields import Chain, Name, RequestText
 from services.v2g_root.service import V2GRootOperator
 
 router = APIRouter(
@@ -28,7 +28,7 @@ class RequestBody(BaseModel):
 class ChainBody(BaseModel):
     """A certificate and those above it, leaf first, without the root (base64 DER)."""
 
-    chain: list[str]
+    chain: Chain
 
 
 def _service(request: Request) -> V2GRootOperator:

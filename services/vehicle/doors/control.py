@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from services.common.auth import AdminCaller
 from services.common.certificates import b64_chain, from_pem
 from services.common.errors import REFUSALS
-from services.common.fields import Name
+from services.common.fields import Chain, Name
 from services.vehicle.charging import Outcome
 from services.vehicle.service import Garage
 
@@ -32,7 +32,7 @@ class InstalledBody(BaseModel):
     """A contract in a car."""
 
     emaid: str
-    chain: list[str]
+    chain: Chain
     installed_at: str
 
 
@@ -41,7 +41,7 @@ class CarBody(BaseModel):
 
     pcid: str
     evccid: str
-    chain: list[str] = Field(description="Provisioning certificate, sub-CA 2, sub-CA 1.")
+    chain: Chain = Field(description="Provisioning certificate, sub-CA 2, sub-CA 1.")
     v2g_roots: list[str]
     contract: InstalledBody | None
 
