@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from .options import Json
-from .output import err, print_json
+from .output import err, out, print_json
 
 
 def bench(
@@ -24,7 +24,7 @@ def bench(
     from ..bench import run
 
     if not json:
-        raise typer.Exit(run(json_file=output))
+        raise typer.Exit(run(json_file=output, console=out))
     with tempfile.TemporaryDirectory() as folder:
         file = output or Path(folder) / "bench.json"
         code = run(json_file=file, console=err)

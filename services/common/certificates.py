@@ -36,13 +36,6 @@ def unb64(text: str, field: str) -> bytes:
     return raw
 
 
-def unhex(text: str, field: str) -> bytes:
-    try:
-        return bytes.fromhex(text)
-    except ValueError:
-        raise Refusal(400, "not_hex", f"{field}: not hexadecimal") from None
-
-
 def load_der(der: bytes) -> x509.Certificate:
     """A certificate of our own making or already checked."""
     return x509.load_der_x509_certificate(der)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import logging
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import MetaData
 
@@ -18,7 +20,8 @@ from .auth import TokenIssuer
 from .client import Http, PartyClient
 from .clock import Clock
 from .database import Database
-from .events import Recorder
+from .errors import Refusal
+from .events import Recorder, unit_of_work
 from .keystore import KeyStore, has_sealed_keys, sealing_secret
 from .migrations import upgrade
 
@@ -31,6 +34,10 @@ class Tables:
     event_row: Any
     key_row: Any
 
+
+log = logging.getLogger("pnclab")
+
+T = TypeVar("T")
 
 # How many pieces of work that call other parties a party has under way at a time. More
 # wait their turn before they begin, so that the timeouts of the calls inside count work
@@ -96,6 +103,24 @@ class Party:
         self._open = True
         upgrade(self.database, self.config.kind)
         self.database.open()
+
+    async def take_up(
+        self,
+        rows: Iterable[T],
+        work: Callable[[T], Awaitable[object]],
+        name: Callable[[T], str],
+    ) -> None:
+        """A round over what was left half way, each in a unit of work of its own.
+
+        What another party refuses, or does not answer, stays as it is until the next round.
+        """
+        for row in rows:
+            with unit_of_work("resume"):
+                try:
+                    await work(row)
+                except Refusal as reason:
+                    log.info("%s: %s waits: %s", self.config.name, name(row), reason.message)
+                await self.database.flush()
 
     async def close(self) -> None:
         await self.http.close()

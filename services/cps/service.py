@@ -97,18 +97,9 @@ class ProvisioningService:
                 )
             )
         )
-        for row in outdated:
-            with unit_of_work("resume"):
-                try:
-                    await self._sign_again(row)
-                except Refusal as reason:
-                    log.info(
-                        "%s: contract data of %s is not signed again yet: %s",
-                        self.party.config.name,
-                        row.emaid,
-                        reason.message,
-                    )
-                await self.party.database.flush()
+        await self.party.take_up(
+            outdated, self._sign_again, lambda row: f"contract data of {row.emaid}, to sign again"
+        )
 
     async def store_unstored(self) -> None:
         """A round: hand over what was signed and did not reach the pool."""
@@ -117,18 +108,9 @@ class ProvisioningService:
             SignedRow.state.in_((SIGNED, SIGNED_AGAIN)), SignedRow.valid_to > now
         )
         unstored = await self.party.database.read(lambda session: list(session.scalars(waiting)))
-        for row in unstored:
-            with unit_of_work("resume"):
-                try:
-                    await self._store(row)
-                except Refusal as reason:
-                    log.info(
-                        "%s: contract data of %s is not in the pool: %s",
-                        self.party.config.name,
-                        row.emaid,
-                        reason.message,
-                    )
-                await self.party.database.flush()
+        await self.party.take_up(
+            unstored, self._store, lambda row: f"contract data of {row.emaid}, not in the pool"
+        )
 
     async def _sign_again(self, row: SignedRow) -> None:
         """The same elements under the present signer; a contract that was revoked is left."""

@@ -10,7 +10,6 @@ a later round completes it:
 
 from __future__ import annotations
 
-import logging
 import os
 import secrets
 from datetime import datetime
@@ -36,13 +35,11 @@ from services.common.certificates import (
     public_key,
 )
 from services.common.errors import PartyRefused, Refusal, wrong_identifier
-from services.common.events import Event, cost, unit_of_work
+from services.common.events import Event, cost
 from services.common.judging import Judge
 from services.common.party import Party
 
 from .store import ContractRow, DriverRow, unfinished
-
-log = logging.getLogger("pnclab")
 
 _LETTERS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -63,24 +60,19 @@ class Contracts:
 
     async def resume(self) -> None:
         """A round: complete what was left half way; what cannot be completed now stays as it is."""
-        for row in await self.party.database.read(unfinished):
-            if row.emaid in self._under_way:
-                continue
-            with unit_of_work("resume"):
-                try:
-                    if row.status in ("pending", "certified"):
-                        await self._complete(row)
-                    else:
-                        await self._leave_pool(row)
-                except Refusal as reason:
-                    log.info(
-                        "%s: contract %s stays %s: %s",
-                        self.party.config.name,
-                        row.wire,
-                        row.status,
-                        reason.message,
-                    )
-                await self.party.database.flush()
+
+        async def go_on(row: ContractRow) -> None:
+            if row.status in ("pending", "certified"):
+                await self._complete(row)
+            else:
+                await self._leave_pool(row)
+
+        half_way = await self.party.database.read(unfinished)
+        await self.party.take_up(
+            (row for row in half_way if row.emaid not in self._under_way),
+            go_on,
+            lambda row: f"the contract {row.wire} ({row.status})",
+        )
 
     async def sign(
         self, driver: str, pcid_text: str, emaid_text: str | None, ends: datetime | None

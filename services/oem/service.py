@@ -8,7 +8,6 @@ a crash or an unreachable pool left pending, a later round completes.
 
 from __future__ import annotations
 
-import logging
 import secrets
 
 from sqlalchemy.exc import IntegrityError
@@ -29,12 +28,10 @@ from services.common.certificates import (
     unb64,
 )
 from services.common.errors import Refusal, wrong_identifier
-from services.common.events import Event, unit_of_work
+from services.common.events import Event
 from services.common.party import Party
 
 from .store import CA, VehicleRow, by_key, pending
-
-log = logging.getLogger("pnclab")
 
 # ISO 3780 and VIN practice: no I, O, Q.
 _LETTERS = "0123456789ABCDEFGHJKLMNPRSTUVWXYZ"
@@ -60,20 +57,12 @@ class VehicleMaker:
 
     async def resume(self) -> None:
         """A round: complete the cars that were left half way; what cannot be stays pending."""
-        for row in await self.party.database.read(pending):
-            if row.pcid in self._under_way:
-                continue
-            with unit_of_work("resume"):
-                try:
-                    await self._complete(row)
-                except Refusal as reason:
-                    log.info(
-                        "%s: car %s stays pending: %s",
-                        self.party.config.name,
-                        row.pcid,
-                        reason.message,
-                    )
-                await self.party.database.flush()
+        half_way = await self.party.database.read(pending)
+        await self.party.take_up(
+            (row for row in half_way if row.pcid not in self._under_way),
+            self._complete,
+            lambda row: f"the car {row.pcid}",
+        )
 
     async def build(self, csr: bytes, wanted: str | None) -> tuple[VehicleRow, bool]:
         """Build the car whose key signed ``csr``; returns it and whether it is new.

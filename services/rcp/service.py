@@ -82,11 +82,14 @@ class RootPool:
         await self.party.database.write(remove)
 
     async def list(self, root_type: str | None) -> list[RootRow]:
+        """The roots of a type, all without one. Refusal 422 for a type that there is not."""
+        if root_type is not None and root_type not in TYPES:
+            raise _unknown_type(root_type)
         return await self.party.database.read(lambda session: roots(session, root_type))
 
     def _must_be_root(self, root_type: str, certificate: x509.Certificate, caller: Caller) -> None:
         if root_type not in TYPES:
-            raise Refusal(422, "unknown_type", f"type: {root_type!r} is none of {', '.join(TYPES)}")
+            raise _unknown_type(root_type)
         if caller.role != TYPES[root_type] and not caller.is_admin:
             raise Refusal(
                 403,
@@ -111,3 +114,7 @@ class RootPool:
                 "expired",
                 f"certificate: this root expired at {certificate.not_valid_after_utc:%F %T}Z",
             )
+
+
+def _unknown_type(root_type: str) -> Refusal:
+    return Refusal(422, "unknown_type", f"type: {root_type!r} is none of {', '.join(TYPES)}")

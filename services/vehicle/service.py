@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from pki.names import Subject
 from services.common import answers
 from services.common.certificates import b64, from_pem, pem
 from services.common.errors import PartyRefused, Refusal
-from services.common.events import Event, unit_of_work
+from services.common.events import Event
 from services.common.keystore import CountedKey
 from services.common.party import Party
 from services.ecosystem import EcosystemError
@@ -35,8 +34,6 @@ from .store import (
     pending,
     pending_as,
 )
-
-log = logging.getLogger("pnclab")
 
 # Longer than a charger lets a car queue for an outlet, seconds.
 QUEUE_TIMEOUT = 130.0
@@ -71,20 +68,12 @@ class Garage:
 
     async def resume(self) -> None:
         """A round: complete the cars that were left half way; what cannot be stays pending."""
-        for row in await self.party.database.read(pending):
-            if row.id in self._under_way:
-                continue
-            with unit_of_work("resume"):
-                try:
-                    await self._complete(row)
-                except Refusal as reason:
-                    log.info(
-                        "%s: a car of %s stays pending: %s",
-                        self.party.config.name,
-                        row.oem,
-                        reason.message,
-                    )
-                await self.party.database.flush()
+        half_way = await self.party.database.read(pending)
+        await self.party.take_up(
+            (row for row in half_way if row.id not in self._under_way),
+            self._complete,
+            lambda row: f"a car of {row.oem}",
+        )
 
     async def build(self, oem: str | None, pcid: str | None) -> CarRow:
         """A new car: its key is made in it, its maker certifies it, the V2G roots of the day
