@@ -8,6 +8,7 @@ come out as it must ends the demonstration with :class:`DemoError`.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -61,6 +62,10 @@ TEXTS = (
     "Then the contract is revoked. The certificate in the car has not changed, yet the third "
     "visit is refused, because whoever issued it now says so.",
 )
+
+
+# Seconds within which a visit must be settled.
+SETTLED_WITHIN = 30.0
 
 
 class DemoError(NotAsExpectedError):
@@ -223,7 +228,7 @@ class Demo:
             outcome["outcome"] == "charged",
             f"{outcome['outcome']} at {outcome['stage']}: {outcome['code']} {outcome['reason']}",
         )
-        await self._books(7)
+        await self._books(7, visits=1)
         parts = _chapters(await self._new_events())
         results = (
             f"the contract {outcome['emaid']} is in the car",
@@ -244,7 +249,7 @@ class Demo:
             second["outcome"] == "charged" and not second["installed"],
             f"the second visit was {second['outcome']} at {second['stage']}: {second['reason']}",
         )
-        await self._books(8)
+        await self._books(8, visits=2)
         await self.lab.call(
             self.cast.mo.name,
             "POST",
@@ -276,14 +281,28 @@ class Demo:
             {"charger": self.cast.charger.name, "energy_wh": energy_wh},
         )
 
-    async def _books(self, step: int) -> None:
-        """The books of both sides must agree to the cent."""
+    async def _books(self, step: int, *, visits: int) -> None:
+        """The books of both sides must agree to the cent.
+
+        A record is sent when the car has gone, so that the last invoice may take a moment.
+        """
         mo, cpo = self.cast.mo.name, self.cast.cpo.name
-        self.invoices = await self.lab.call(mo, "GET", "/invoices", driver=self.driver)
+        until = time.monotonic() + SETTLED_WITHIN
+        while True:
+            self.invoices = await self.lab.call(mo, "GET", "/invoices", driver=self.driver)
+            receivables = await self.lab.call(cpo, "GET", "/receivables")
+            owed = sum(Decimal(invoice["charging"]) for invoice in self.invoices)
+            both = len(self.invoices) == visits and Decimal(receivables.get(mo, "0")) == owed
+            if both or time.monotonic() > until:
+                break
+            await asyncio.sleep(0.1)
         ledger = await self.lab.call(mo, "GET", "/ledger")
-        receivables = await self.lab.call(cpo, "GET", "/receivables")
         account = await self.lab.call(mo, "GET", f"/drivers/{self.driver}")
-        self._must(step, bool(self.invoices), "no invoice was written")
+        self._must(
+            step,
+            len(self.invoices) == visits,
+            f"{visits} visits, and {len(self.invoices)} invoices after {SETTLED_WITHIN:g} s",
+        )
         self._must(step, ledger["total_cents"] == 0, "the ledger does not add up to zero")
         owed = Decimal(-ledger["accounts"].get(f"cpo:{cpo}", 0)) / 100
         self._must(
