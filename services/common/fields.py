@@ -23,8 +23,22 @@ def _utc(value: datetime) -> datetime:
         raise ValueError("this instant lies outside the years 1 to 9999 of UTC") from None
 
 
-Name = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+def _printable(value: str) -> str:
+    if not value.isprintable():
+        raise ValueError("it has characters that cannot be shown (controls, direction marks)")
+    return value
+
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=64), AfterValidator(_printable)]
 """An identifier or a name: 1 to 64 characters; what more is asked of it, its owner says."""
+
+PersonName = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=128),
+    AfterValidator(_printable),
+    Field(examples=["Ada Driver"]),
+]
+"""What a person is called."""
 
 Instant = Annotated[AwareDatetime, AfterValidator(_utc), Field(examples=["2026-11-22T12:00:00Z"])]
 """ISO 8601 with a time zone; held in UTC."""

@@ -351,7 +351,7 @@ class EvccSession:
         body: Any = answer.Body.BodyElement
         code = body.ResponseCode.value
         if code.startswith("FAILED"):
-            raise Refused(stage, code, f"the charger answered {code}")
+            raise Refused(stage, code, f"the charger answered {code}; its events say why")
         if stage == "SessionSetupReq":
             self.session_id = answer.Header.SessionID
         elif answer.Header.SessionID != self.session_id:

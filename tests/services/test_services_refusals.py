@@ -437,7 +437,8 @@ def test_revoking(world: World) -> None:
     contract = world.contract(car["pcid"])
     revoke = ("sunmile", "POST", f"/contracts/{contract['emaid']}/revoke")
     assert refused(world, revoke, {"reason": "because"}) == (422, "unknown_reason")
-    assert refused(world, revoke, {"reason": "removeFromCRL\n"})[1] == "unknown_reason"
+    assert refused(world, revoke, {"reason": "removeFromCRL"})[1] == "unknown_reason"
+    assert refused(world, revoke, {"reason": "keyCompromise\n"})[1] == "wrong_shape"
     first = world.ok(*revoke, {"reason": "keyCompromise"})
     with world.unchanged():
         assert world.ok(*revoke, {"reason": "superseded"}) == first
@@ -847,3 +848,9 @@ def test_an_end_within_this_second(world: World, car: dict[str, Any]) -> None:
     with world.unchanged("sunmile"), pytest.raises(Refusal) as refusal:
         world.run(contracts.sign(driver, car["pcid"], new_emaid(), ends))
     assert refusal.value.code == "ends_in_the_past"
+
+
+@pytest.mark.parametrize("name", ["Ada\u202eDriver", "Ada\x00", "Ada\nDriver"])
+def test_names_that_cannot_be_shown(world: World, name: str) -> None:
+    body = {"name": name, "deposit": "1.00"}
+    assert refused(world, ("sunmile", "POST", "/drivers"), body)[0] in (400, 422)

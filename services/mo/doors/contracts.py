@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import BaseModel, Field
 
 from services.common.auth import AdminCaller
 from services.common.certificates import b64_chain, from_pem
 from services.common.errors import REFUSALS
-from services.common.fields import Chain, Currency, Instant, Name
+from services.common.fields import Chain, Currency, Instant, Name, PersonName
 from services.common.money import cents, decimal
 from services.mo.accounts import Driver
 from services.mo.service import MobilityOperator
@@ -25,9 +25,7 @@ router = APIRouter(
 class NewDriverBody(BaseModel):
     """Who wants to charge, and what is paid in first."""
 
-    name: Annotated[str, StringConstraints(min_length=1, max_length=128)] = Field(
-        examples=["Ada Driver"]
-    )
+    name: PersonName
     deposit: Decimal = Field(
         default=Decimal(0), ge=0, le=1_000_000, decimal_places=2, examples=["50.00"]
     )
@@ -127,7 +125,11 @@ async def block(request: Request, driver: str, body: BlockBody, _caller: AdminCa
 async def sign(
     request: Request, response: Response, body: NewContractBody, _caller: AdminCaller
 ) -> ContractBody:
-    """Sign a contract: certificate, key encrypted for the car, bundle in the contract pool."""
+    """Sign a contract: certificate, key encrypted for the car, bundle in the contract pool.
+
+    Asked again with the same EMAID, it is the contract that there is; who may lose an answer
+    sends the EMAID along instead of having one made up.
+    """
     row, new = await _service(request).contracts.sign(body.driver, body.pcid, body.emaid, body.ends)
     response.status_code = 201 if new else 200
     return _contract(row)
