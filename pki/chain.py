@@ -109,14 +109,15 @@ def judge(
     is whom the leaf must name in its common name. With `identifiers_strict` off, check digits
     and the like are let pass. `role` may be a CA's or a root's: then `leaf` is that CA.
     """
-    case = Case(
-        profile=profile(role, edition),
-        at=der.utc(at),
-        identifier=identifier,
+    case = _case(
+        role,
+        edition,
+        at,
+        identifier,
+        revocation,
+        revocation_policy,
         identifiers_strict=identifiers_strict,
         trust=trust,
-        policy=RevocationPolicy(revocation_policy),
-        evidence=revocation if isinstance(revocation, Mapping) else tuple(revocation),
         strict_order=strict_order,
     )
     given = [read_certificate(certificate) for certificate in intermediates]
@@ -139,14 +140,15 @@ def judge_der(
     strict_order: bool = False,
 ) -> Verdict:
     """As `judge`, over bytes of whatever content; what is not a certificate is a finding."""
-    case = Case(
-        profile=profile(role, edition),
-        at=der.utc(at),
-        identifier=identifier,
+    case = _case(
+        role,
+        edition,
+        at,
+        identifier,
+        revocation,
+        revocation_policy,
         identifiers_strict=identifiers_strict,
         trust=trust,
-        policy=RevocationPolicy(revocation_policy),
-        evidence=revocation if isinstance(revocation, Mapping) else tuple(revocation),
         strict_order=strict_order,
     )
     unreadable: list[Finding] = []
@@ -186,6 +188,31 @@ def _anchor(anchor: x509.Certificate | Anchor) -> ReadAnchor:
     if isinstance(anchor, Anchor):
         return ReadAnchor(read_certificate(anchor.certificate), anchor.role)
     return ReadAnchor(read_certificate(anchor), None)
+
+
+def _case(
+    role: Role,
+    edition: Edition,
+    at: datetime,
+    identifier: EMAID | PCID | str | None,
+    revocation: Evidence,
+    policy: RevocationPolicy,
+    *,
+    identifiers_strict: bool,
+    trust: TrustModel | None,
+    strict_order: bool,
+) -> Case:
+    """What is asked, with evidence that can be read more than once and the instant in UTC."""
+    return Case(
+        profile=profile(role, edition),
+        at=der.utc(at),
+        identifier=identifier,
+        identifiers_strict=identifiers_strict,
+        trust=trust,
+        policy=RevocationPolicy(policy),
+        evidence=revocation if isinstance(revocation, Mapping) else tuple(revocation),
+        strict_order=strict_order,
+    )
 
 
 def find_path(
