@@ -7,8 +7,8 @@ from datetime import datetime
 from sqlalchemy import LargeBinary, String, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from services.common.database import Instant, declarative_base, event_table, key_table
-from services.common.party import Tables
+from services.common.database import Instant, declarative_base
+from services.common.tables import common_tables
 
 Base = declarative_base()
 
@@ -29,7 +29,7 @@ class ContractDataRow(Base):  # type: ignore[misc,valid-type]
     delivered_at: Mapped[datetime | None] = mapped_column(Instant)
 
 
-TABLES = Tables(Base.metadata, event_table(Base), key_table(Base))
+TABLES = common_tables(Base)
 
 
 def of_car(session: Session, pcid: str) -> list[ContractDataRow]:

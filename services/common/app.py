@@ -16,6 +16,7 @@ import contextlib
 import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from importlib.metadata import version
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
@@ -343,7 +344,7 @@ def build_app(
     app = FastAPI(
         title=party.config.title,
         description=description,
-        version="0.1.0",
+        version=version("pnclab"),
         lifespan=lifespan,
         exception_handlers=HANDLERS,  # type: ignore[arg-type]
         separate_input_output_schemas=False,

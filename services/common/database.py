@@ -26,9 +26,7 @@ from sqlalchemy import (
     Connection,
     DateTime,
     Engine,
-    LargeBinary,
     MetaData,
-    String,
     TypeDecorator,
     create_engine,
     event,
@@ -36,8 +34,7 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.engine import make_url
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
-from sqlalchemy.types import JSON
+from sqlalchemy.orm import DeclarativeBase, Session
 
 from .events import Event, current_unit
 
@@ -76,44 +73,6 @@ def declarative_base() -> Any:
         metadata = MetaData(naming_convention=NAMING)
 
     return Base
-
-
-def event_table(base: Any) -> Any:
-    """Add the table of events to ``base``: every party keeps its own part of the stream."""
-
-    class EventRow(base):  # type: ignore[misc]
-        __tablename__ = "events"
-
-        id: Mapped[str] = mapped_column(String(40), primary_key=True)
-        party: Mapped[str] = mapped_column(String(64))
-        run: Mapped[str | None] = mapped_column(String(64), index=True)
-        at: Mapped[Any] = mapped_column(Instant)
-        real: Mapped[float]
-        kind: Mapped[str] = mapped_column(String(16))
-        name: Mapped[str] = mapped_column(String(128))
-        sender: Mapped[str] = mapped_column(String(64))
-        receiver: Mapped[str] = mapped_column(String(64))
-        outcome: Mapped[str] = mapped_column(String(16))
-        summary: Mapped[str] = mapped_column(String(1024))
-        data: Mapped[Any] = mapped_column(JSON)
-        request: Mapped[bytes | None] = mapped_column(LargeBinary)
-        response: Mapped[bytes | None] = mapped_column(LargeBinary)
-        cost: Mapped[Any] = mapped_column(JSON)
-        milliseconds: Mapped[float | None]
-
-    return EventRow
-
-
-def key_table(base: Any) -> Any:
-    """Add the table of sealed keys to ``base`` (see :mod:`.keystore`)."""
-
-    class KeyRow(base):  # type: ignore[misc]
-        __tablename__ = "keys"
-
-        reference: Mapped[str] = mapped_column(String(128), primary_key=True)
-        sealed: Mapped[bytes] = mapped_column(LargeBinary)
-
-    return KeyRow
 
 
 def _sqlite_engine(url: str) -> Engine:

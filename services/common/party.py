@@ -7,10 +7,7 @@ import hashlib
 import hmac
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, TypeVar
-
-from sqlalchemy import MetaData
+from typing import TypeVar
 
 from pki.edition import Edition
 from pki.trust import TrustModel
@@ -24,16 +21,7 @@ from .errors import Refusal
 from .events import Recorder, unit_of_work
 from .keystore import KeyStore, has_sealed_keys, sealing_secret
 from .migrations import upgrade
-
-
-@dataclass(frozen=True)
-class Tables:
-    """A party's tables: its metadata, and the two that every party has."""
-
-    metadata: MetaData
-    event_row: Any
-    key_row: Any
-
+from .tables import Tables
 
 log = logging.getLogger("pnclab")
 

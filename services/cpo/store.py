@@ -9,8 +9,8 @@ from sqlalchemy import String, UniqueConstraint, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 from sqlalchemy.types import JSON
 
-from services.common.database import Instant, declarative_base, event_table, key_table
-from services.common.party import Tables
+from services.common.database import Instant, declarative_base
+from services.common.tables import common_tables
 
 Base = declarative_base()
 
@@ -42,7 +42,7 @@ class SessionRow(Base):  # type: ignore[misc,valid-type]
     run: Mapped[str | None] = mapped_column(String(64))
 
 
-TABLES = Tables(Base.metadata, event_table(Base), key_table(Base))
+TABLES = common_tables(Base)
 
 
 def unsent(session: Session) -> list[SessionRow]:

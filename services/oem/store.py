@@ -8,8 +8,8 @@ from sqlalchemy import String, Text, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from services.ca.store import ca_tables
-from services.common.database import Instant, declarative_base, event_table, key_table
-from services.common.party import Tables
+from services.common.database import Instant, declarative_base
+from services.common.tables import common_tables
 
 Base = declarative_base()
 CA = ca_tables(Base)
@@ -28,7 +28,7 @@ class VehicleRow(Base):  # type: ignore[misc,valid-type]
     ordered_at: Mapped[datetime] = mapped_column(Instant)
 
 
-TABLES = Tables(Base.metadata, event_table(Base), key_table(Base))
+TABLES = common_tables(Base)
 
 
 def by_key(session: Session, digest: str) -> VehicleRow | None:

@@ -7,8 +7,8 @@ from datetime import datetime
 from sqlalchemy import LargeBinary, String, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from services.common.database import Instant, declarative_base, event_table, key_table
-from services.common.party import Tables
+from services.common.database import Instant, declarative_base
+from services.common.tables import common_tables
 
 Base = declarative_base()
 
@@ -28,7 +28,7 @@ class RootRow(Base):  # type: ignore[misc,valid-type]
     published_at: Mapped[datetime] = mapped_column(Instant)
 
 
-TABLES = Tables(Base.metadata, event_table(Base), key_table(Base))
+TABLES = common_tables(Base)
 
 
 def roots(session: Session, root_type: str | None) -> list[RootRow]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from services.ca.store import ca_tables
-from services.common.database import declarative_base, event_table, key_table
-from services.common.party import Tables
+from services.common.database import declarative_base
+from services.common.tables import common_tables
 
 Base = declarative_base()
 CA = ca_tables(Base)
-TABLES = Tables(Base.metadata, event_table(Base), key_table(Base))
+TABLES = common_tables(Base)

@@ -7,8 +7,8 @@ from datetime import datetime
 from sqlalchemy import ForeignKey, String, Text, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from services.common.database import Instant, declarative_base, event_table, key_table
-from services.common.party import Tables
+from services.common.database import Instant, declarative_base
+from services.common.tables import common_tables
 
 Base = declarative_base()
 
@@ -52,7 +52,7 @@ class InstalledRow(Base):  # type: ignore[misc,valid-type]
     installed_at: Mapped[datetime] = mapped_column(Instant)
 
 
-TABLES = Tables(Base.metadata, event_table(Base), key_table(Base))
+TABLES = common_tables(Base)
 
 
 def contract_in_use(session: Session, pcid: str) -> InstalledRow | None:
