@@ -26,6 +26,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from . import auth
+from .doors import events
 from .errors import HANDLERS, REFUSALS, Refusal
 from .events import HOP_HEADER, RUN_HEADER, Event, readable, unit_of_work
 from .party import Party
@@ -281,32 +282,8 @@ async def healthz(request: Request) -> Any:
     return JSONResponse(health.model_dump(), 200 if ready else 503)
 
 
-@_common.get("/events", tags=["party"], responses={k: REFUSALS[k] for k in (401, 403, 422)})
-async def events(
-    request: Request,
-    caller: auth.AnyCaller,
-    run: str | None = None,
-    kind: str | None = None,
-    after: str = "",
-    limit: int = 500,
-) -> list[dict[str, Any]]:
-    """This party's part of the event stream, oldest first, at most 1000 at a time. It holds
-    what others sent in, so it is for this party's own client and for admins.
-
-    ``after`` is the identifier of the last event already seen.
-    """
-    party: Party = request.app.state.party
-    if not caller.is_admin and caller.client != party.config.name:
-        raise Refusal(
-            403,
-            "not_yours",
-            f"the events of {party.config.name} are for itself and admins; this is client "
-            f"{caller.client}",
-        )
-    found = await party.database.events(
-        run=run, kind=kind, after=after, limit=max(1, min(limit, 1000))
-    )
-    return [event.as_dict() for event in found]
+# The doors of every party; each is a file of its own in `doors/`.
+COMMON_DOORS: tuple[APIRouter, ...] = (auth.router, _common, events.router)
 
 
 def build_app(
@@ -352,7 +329,7 @@ def build_app(
     app.state.party = party
     app.state.service = service
     app.state.preparation = Preparation(party, prepare)
-    for door in (*doors, auth.router, _common):
+    for door in (*doors, *COMMON_DOORS):
         app.include_router(door)
     app.add_middleware(Envelope, party=party)
     return app

@@ -1,0 +1,1 @@
+"""The doors that every party has, one file each; `..app` lists them."""
