@@ -27,7 +27,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from . import auth
 from .doors import events
-from .errors import HANDLERS, REFUSALS, Refusal
+from .errors import HANDLERS, Refusal
 from .events import HOP_HEADER, RUN_HEADER, Event, readable, unit_of_work
 from .party import Party
 from .problems import NotAsExpectedError, WrongUseError
