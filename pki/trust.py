@@ -65,15 +65,21 @@ class TrustModel:
     """Which roots a party holds as anchors."""
     contract_key_made_by: KeySite = KeySite.MOBILITY_OPERATOR
     freshness: Freshness = Freshness.OCSP
+    hosted: Mapping[Role, Role] = field(default_factory=dict)
+    """Who issues a role for an operator that does without a root of its own, where the model
+    leaves that choice."""
 
-    def issuer(self, role: Role) -> Role | None:
-        """The role of the CA that issues `role`, None for a root.
+    def issuer(self, role: Role, *, hosted: bool = False) -> Role | None:
+        """The role of the CA that issues `role`, None for a root; `hosted` where the operator has
+        no root of its own and the model lets it choose.
 
         An OCSP signer is issued by whichever CA it answers for, so it has no row (KeyError); nor
         has a role that this model does without.
         """
         if role in self.roots:
             return None
+        if hosted and role in self.hosted:
+            return self.hosted[role]
         if role not in self.issuers:
             raise KeyError(f"the trust model {self.name} does not say who issues {role}")
         return self.issuers[role]
@@ -176,6 +182,7 @@ OPERATOR_ROOTS = TrustModel(
         }
     ),
     held=_held(frozenset({_V2G, _MO}), _EVERY_ROOT),
+    hosted=MappingProxyType({Role.MO_SUB1: _V2G}),
 )
 
 TRUST_MODELS: Mapping[str, TrustModel] = {

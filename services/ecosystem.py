@@ -22,6 +22,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pki.edition import Edition, edition
+from pki.identifiers import PCID, IdentifierError
 from pki.trust import TRUST_MODELS, TrustModel
 
 from .common.problems import WrongUseError
@@ -141,6 +142,16 @@ class Tariff:
 
 
 @dataclass(frozen=True)
+class CarConfig:
+    """A car that is there from the start: its PCID, who made it, which garage it stands in."""
+
+    name: str
+    pcid: str
+    oem: str
+    garage: str
+
+
+@dataclass(frozen=True)
 class PartyConfig:
     """One party's entry."""
 
@@ -181,7 +192,12 @@ class Ecosystem:
     data: Path
     parties: Mapping[str, PartyConfig]
     clients: tuple[Client, ...]
+    cars: tuple[CarConfig, ...] = ()
     clock_offset: timedelta = timedelta()
+    # Whether parties may be told to misbehave.
+    faults: bool = False
+    # Where keys and identifiers come from: the machine's entropy, or a seed (for studies).
+    seed: str | None = None
 
     def party(self, name: str) -> PartyConfig:
         try:
@@ -286,10 +302,8 @@ def from_document(
 ) -> Ecosystem:
     """Check a parsed ecosystem file and make it one value."""
     head = _table(document, "ecosystem", where)
-    _known(document, {"ecosystem", "client", "party"}, where)
-    _known(
-        head, {"name", "edition", "trust_model", "country", "data", "clock_offset"}, "[ecosystem]"
-    )
+    _known(document, {"ecosystem", "client", "party", "car"}, where)
+    _known(head, _HEAD, "[ecosystem]")
     trust_name = _text(head, "trust_model", "[ecosystem]", "operator-roots")
     if trust_name not in TRUST_MODELS:
         raise EcosystemError(
@@ -317,15 +331,27 @@ def from_document(
         if any(client.id == other.id for other in clients[: number - 1]):
             raise EcosystemError(f"[[client]] {number} id: {client.id!r} is taken")
     _check_unique(parties.values())
+    resolved = {party.name: _resolve(party, parties) for party in parties.values()}
+    cars = tuple(
+        _car(entry, number, resolved)
+        for number, entry in enumerate(_tables(document, "car", where), 1)
+    )
+    for number, car in enumerate(cars, 1):
+        for key in ("name", "pcid"):
+            if any(getattr(car, key) == getattr(other, key) for other in cars[: number - 1]):
+                raise EcosystemError(f"[[car]] {number} {key}: {getattr(car, key)!r} is taken")
     return Ecosystem(
         name=_text(head, "name", "[ecosystem]", "pnclab"),
         edition=chosen_edition,
         trust_model=TRUST_MODELS[trust_name],
         country=_shaped(head, "country", "[ecosystem]", "DE"),
         data=folder,
-        parties={party.name: _resolve(party, parties) for party in parties.values()},
+        parties=resolved,
         clients=clients,
+        cars=cars,
         clock_offset=_offset(head.get("clock_offset", 0)),
+        faults=_flag(head, "faults", "[ecosystem]"),
+        seed=_text(head, "seed", "[ecosystem]") if "seed" in head else None,
     )
 
 
@@ -339,7 +365,10 @@ def to_document(ecosystem: Ecosystem) -> str:
         f"country = {_quoted(ecosystem.country)}",
         f"data = {_quoted(str(ecosystem.data.absolute()))}",
         f"clock_offset = {ecosystem.clock_offset.total_seconds()}",
+        f"faults = {str(ecosystem.faults).lower()}",
     ]
+    if ecosystem.seed is not None:
+        lines.append(f"seed = {_quoted(ecosystem.seed)}")
     for client in ecosystem.clients:
         lines += [
             "",
@@ -374,15 +403,28 @@ def to_document(ecosystem: Ecosystem) -> str:
             if content:
                 lines += ["", f"[party.{table}]"]
                 lines += [f"{key} = {_quoted(value)}" for key, value in content.items()]
+    for car in ecosystem.cars:
+        lines += ["", "[[car]]"]
+        lines += [f"{key} = {_quoted(value)}" for key, value in vars(car).items()]
     return "\n".join(lines) + "\n"
 
 
 # ------------------------------------------------------------------ the checks
 
+_HEAD = {
+    "name",
+    "edition",
+    "trust_model",
+    "country",
+    "data",
+    "clock_offset",
+    "faults",
+    "seed",
+}
 _COMMON = {"name", "kind", "title", "organisation", "url", "database", "secret_file", "policy"}
 _OPTIONS: Mapping[str, Mapping[str, str | None]] = {
     # key: default, None where the entry must give it
-    "mo": {"markup_percent": "0", "credit_limit": "500.00"},
+    "mo": {"markup_percent": "0", "credit_limit": "500.00", "root": "own"},
     "charger": {"evse_id": None, "cable": None, "outlets": "6"},
 }
 _LABELLED = {"cpo": {"tariff"}}
@@ -398,6 +440,7 @@ _SHAPES: Mapping[str, tuple[str, str]] = {
     "credit_limit": (r"\d{1,9}(\.\d{1,2})?", "an amount in quotes"),
     "evse_id": (r"(?i)[A-Z]{2}\*?[A-Z0-9]{3}\*?E[A-Z0-9*]{1,30}", "such as DE*ABC*E0001"),
     "cable": (r"[^\s:]+:\d{1,5}", "host:port"),
+    "root": ("own|v2g", "own, or v2g (its sub-CAs come from the V2G root operator)"),
     "outlets": (r"[1-9]\d{0,3}", "a number in quotes, 1 to 9999"),
     "currency": ("[A-Z]{3}", "a currency is three capital letters (ISO 4217)"),
     "per_kwh": (r"\d{1,4}(\.\d{1,6})?", "prices are decimals in quotes, below 10000"),
@@ -488,6 +531,37 @@ def _check_unique(parties: Any) -> None:
                     f"[[party]] {party.name} {mark[0]}: {mark[1]!r} already belongs to {seen[mark]}"
                 )
             seen[mark] = party.name
+
+
+def _car(entry: Mapping[str, Any], number: int, parties: Mapping[str, PartyConfig]) -> CarConfig:
+    where = f"[[car]] {number}"
+    _known(entry, {"name", "pcid", "oem", "garage"}, where)
+    pcid = _text(entry, "pcid", where).upper()
+    garages = [party.name for party in parties.values() if party.kind == "vehicle"]
+    garage = _text(entry, "garage", where, garages[0] if len(garages) == 1 else None)
+    if garage not in garages:
+        raise EcosystemError(f"{where} garage: {garage!r} is none of {', '.join(garages)}")
+    oem = _text(entry, "oem", where, parties[garage].uses["oem"])
+    if oem not in parties or parties[oem].kind != "oem":
+        makers = ", ".join(party.name for party in parties.values() if party.kind == "oem")
+        raise EcosystemError(f"{where} oem: {oem!r} is none of {makers}")
+    try:
+        made_by = PCID.parse(pcid, strict=parties[oem].policy["identifiers"] == "strict").wmi
+    except IdentifierError as error:
+        raise EcosystemError(f"{where} pcid: {error}") from None
+    if made_by != parties[oem].scope_id:
+        raise EcosystemError(
+            f"{where} pcid: {pcid!r} begins with {made_by}, the WMI of {oem} is "
+            f"{parties[oem].scope_id}"
+        )
+    return CarConfig(_text(entry, "name", where, pcid), pcid, oem, garage)
+
+
+def _flag(entry: Mapping[str, Any], key: str, where: str) -> bool:
+    value = entry.get(key, False)
+    if not isinstance(value, bool):
+        raise EcosystemError(f"{where} {key}: true or false is wanted, not {value!r}")
+    return value
 
 
 def _client(entry: Mapping[str, Any], number: int, parties: Mapping[str, Any]) -> Client:

@@ -163,7 +163,7 @@ class CertificateAuthority:
 
     async def _must_fit_the_trust_model(self, role: Role) -> None:
         """Authorities of an earlier start may have been made under another trust model."""
-        wanted = self.party.trust.issuer(role)
+        wanted = self.party.issuer(role)
         issuer = self._current[role].certificate.issuer
         if wanted in self._current:
             fits = issuer == self._current[wanted].certificate.subject
@@ -200,7 +200,7 @@ class CertificateAuthority:
         party = self.party
         reference = f"ca/{role.value}/1"
         key = await party.keys.get_or_generate(reference, party.edition)
-        issuer_role = party.trust.issuer(role)
+        issuer_role = party.issuer(role)
         name = Subject(
             common_name=_authority_name(role, party.config.organisation),
             organization=party.organisation,
@@ -328,7 +328,7 @@ class CertificateAuthority:
         ``also`` is called with the chain inside the transaction that keeps the certificate.
         Raises Refusal with the rule that the request breaks (422).
         """
-        issuer = by or self.authority(self.party.trust.issuer(role) or role)
+        issuer = by or self.authority(self.party.issuer(role) or role)
         if request_key is not None:
             known = await self.party.database.read(
                 lambda session: store.by_request(self.tables, session, request_key)

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
 from pki.edition import Edition
+from pki.profiles import Role
 from pki.trust import TrustModel
 from services.ecosystem import Ecosystem, PartyConfig
 
@@ -64,6 +65,10 @@ class Party:
     @property
     def trust(self) -> TrustModel:
         return self.ecosystem.trust_model
+
+    def issuer(self, role: Role) -> Role | None:
+        """The role of the CA that issues ``role`` of this party, None for a root."""
+        return self.trust.issuer(role, hosted=self.config.options.get("root") == "v2g")
 
     @property
     def organisation(self) -> str:

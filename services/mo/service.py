@@ -17,7 +17,7 @@ class MobilityOperator:
     def __init__(self, party: Party) -> None:
         self.party = party
         # Under some trust models there is no root of its own.
-        own_root = party.trust.issuer(Role.MO_SUB1) is Role.MO_ROOT
+        own_root = party.issuer(Role.MO_SUB1) is Role.MO_ROOT
         roles = (Role.MO_SUB1, Role.MO_SUB2)
         self.ca = CertificateAuthority(
             party,

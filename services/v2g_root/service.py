@@ -66,7 +66,7 @@ class V2GRootOperator:
         """A sub-CA of another party, where the trust model hangs it under the V2G root."""
         try:
             wanted = Role(role)
-            below_us = self.party.trust.issuer(wanted) is Role.V2G_ROOT
+            below_us = self._hangs_below_us(wanted, caller)
         except (ValueError, KeyError):
             below_us = False
         if not below_us or wanted in ROLES or wanted.family != caller.role:
@@ -82,7 +82,14 @@ class V2GRootOperator:
             subject=request.subject,
             public_key=request.public_key,
             request_key=f"{wanted.value}:{caller.client}:{public_key_digest(request.public_key)}",
+            by=self.ca.authority(Role.V2G_ROOT),
         )
+
+    def _hangs_below_us(self, role: Role, caller: Caller) -> bool:
+        """Whether the trust model, or what it leaves to the applicant, hangs ``role`` here."""
+        applicant = self.party.ecosystem.parties.get(caller.client)
+        hosted = applicant is not None and applicant.options.get("root") == "v2g"
+        return self.party.trust.issuer(role, hosted=hosted) is Role.V2G_ROOT
 
     def _wanted(self, role: str, caller: Caller) -> Role:
         for wanted, kind in LEAVES.items():

@@ -64,7 +64,11 @@ class Garage:
         self._visiting: set[str] = set()
 
     async def prepare(self) -> None:
-        """Nothing: what was left half way is a round's work, and needs other parties."""
+        """Build the cars that the ecosystem file puts into this garage and that are not there."""
+        there = {row.pcid for row in await self.list()}
+        for car in self.party.ecosystem.cars:
+            if car.garage == self.party.config.name and car.pcid not in there:
+                await self.build(car.oem, car.pcid)
 
     async def resume(self) -> None:
         """A round: complete the cars that were left half way; what cannot be stays pending."""
