@@ -126,7 +126,9 @@ def redacted(value: Any, _depth: int = 0) -> Any:
     JSON does not have become text, lone surrogates are escaped, depth is bounded.
     """
     if isinstance(value, str):
-        return value if value.isascii() else value.encode(errors="backslashreplace").decode()
+        # PostgreSQL keeps no NUL in a text.
+        written = value if "\0" not in value else value.replace("\0", "\\x00")
+        return written if written.isascii() else written.encode(errors="backslashreplace").decode()
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, Mapping | list | tuple) and _depth == MAX_DEPTH:
@@ -225,10 +227,10 @@ class Recorder:
             run=event.run or unit.run,
             at=self._clock.now(),
             real=real,
-            name=event.name[:128],
-            sender=event.sender[:64],
-            receiver=event.receiver[:64],
-            summary=redacted(event.summary[:1024]),
+            name=redacted(event.name)[:128],
+            sender=redacted(event.sender)[:64],
+            receiver=redacted(event.receiver)[:64],
+            summary=redacted(event.summary)[:1024],
             data=redacted(event.data),
             request=event.request[:MAX_PAYLOAD] if event.request is not None else None,
             response=event.response[:MAX_PAYLOAD] if event.response is not None else None,
