@@ -317,6 +317,7 @@ class CertificateAuthority:
         subject: Subject,
         public_key: ec.EllipticCurvePublicKey,
         request_key: str | None = None,
+        not_before: datetime | None = None,
         not_after: datetime | None = None,
         by: OpenAuthority | None = None,
         also: Callable[[Session, tuple[x509.Certificate, ...]], None] | None = None,
@@ -337,7 +338,9 @@ class CertificateAuthority:
                 return await self._same_again(known, public_key, request_key)
         rules = profile(role, self.party.edition)
         # The profile's life; never beyond the issuer's, nor beyond what was asked for.
-        now, last = validity_within(rules, issuer.authority, self.party.clock.now())
+        now, last = validity_within(
+            rules, issuer.authority, not_before or self.party.clock.now()
+        )
         if not_after is not None:
             last = min(last, not_after)
         try:

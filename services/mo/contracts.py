@@ -75,11 +75,19 @@ class Contracts:
         )
 
     async def sign(
-        self, driver: str, pcid_text: str, emaid_text: str | None, ends: datetime | None
+        self,
+        driver: str,
+        pcid_text: str,
+        emaid_text: str | None,
+        ends: datetime | None,
+        valid_from: datetime | None = None,
+        valid_to: datetime | None = None,
     ) -> tuple[ContractRow, bool]:
         """A new contract of ``driver`` for the car ``pcid_text``; and whether it is new.
 
         Asked again with the same EMAID, PCID and driver, it is the contract there is.
+        ``valid_from`` and ``valid_to`` are the certificate's validity where it is not to be the
+        usual one: expired already, or not valid yet.
         """
         try:
             pcid = PCID.parse(pcid_text, strict=self.party.strict())
@@ -91,6 +99,13 @@ class Contracts:
         if ends is not None and ends <= now:
             raise Refusal(
                 422, "ends_in_the_past", f"ends: {ends.isoformat()} is past, now is {now:%F %T}Z"
+            )
+        if valid_from is not None and valid_to is not None and valid_from >= valid_to:
+            raise Refusal(
+                422,
+                "ends_before_it_begins",
+                f"valid_to: {valid_to.isoformat()} is not after valid_from, "
+                f"{valid_from.isoformat()}",
             )
         if emaid_text:
             emaid = self.emaid(emaid_text)
@@ -121,6 +136,8 @@ class Contracts:
                 edition=self.party.edition.name,
                 status="pending",
                 ends=ends,
+                valid_from=valid_from,
+                valid_to=valid_to,
                 ordered_at=now,
             )
             session.add(row)
@@ -208,6 +225,8 @@ class Contracts:
                 "contract_chain": b64_chain(chain),
                 "encrypted_private_key": b64(row.encrypted_key),
                 "dh_public_key": b64(row.dh_public_key),
+                # A certificate that is expired or to come on purpose is signed as it is.
+                "any_time": row.valid_from is not None or row.valid_to is not None,
             },
         )
         told = self.party.recorder.stamped(
@@ -267,7 +286,8 @@ class Contracts:
                 ),
                 public_key=contract_key.public_key,
                 request_key=f"emaid:{row.emaid}:{row.edition}",
-                not_after=row.ends,
+                not_before=row.valid_from,
+                not_after=min(filter(None, (row.ends, row.valid_to)), default=None),
                 also=keep,
             )
         except Refusal as refusal:

@@ -67,6 +67,9 @@ class ContractRow(Base):  # type: ignore[misc,valid-type]
     dh_public_key: Mapped[bytes | None] = mapped_column(LargeBinary)
     # When the contract ends, where that is before its certificate would.
     ends: Mapped[datetime | None] = mapped_column(Instant)
+    # The certificate's own validity, where the order says it: past or to come on purpose.
+    valid_from: Mapped[datetime | None] = mapped_column(Instant)
+    valid_to: Mapped[datetime | None] = mapped_column(Instant)
     ordered_at: Mapped[datetime] = mapped_column(Instant)
 
 

@@ -25,6 +25,11 @@ class ContractDataBody(BaseModel):
     contract_chain: list[CertificateText] = Field(min_length=1, max_length=5)
     encrypted_private_key: str = Field(max_length=1000)
     dh_public_key: str = Field(max_length=1000)
+    any_time: bool = Field(
+        default=False,
+        description="Sign also a certificate that is expired or not valid yet: it is judged at an "
+        "instant of its validity instead of now.",
+    )
 
 
 class SignedBody(BaseModel):
@@ -70,6 +75,7 @@ async def sign(
             contract_chain=read_chain(body.contract_chain, "contract_chain"),
             encrypted_private_key=unb64(body.encrypted_private_key, "encrypted_private_key"),
             dh_public_key=unb64(body.dh_public_key, "dh_public_key"),
+            any_time=body.any_time,
         ),
         caller,
     )

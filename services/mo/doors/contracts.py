@@ -48,6 +48,15 @@ class NewContractBody(BaseModel):
     pcid: Name = Field(examples=["WNV1A2B3C4D5E6F7G8"])
     emaid: Name | None = Field(default=None, examples=[None])
     ends: Instant | None = Field(default=None, examples=[None])
+    valid_from: Instant | None = Field(
+        default=None,
+        examples=[None],
+        description="The certificate's notBefore where it is not now: past or to come. It cannot "
+        "lie before the operator's sub-CA begins (start the ecosystem with --backdate for that).",
+    )
+    valid_to: Instant | None = Field(
+        default=None, examples=[None], description="The certificate's notAfter, past too."
+    )
 
 
 class ContractBody(BaseModel):
@@ -130,7 +139,9 @@ async def sign(
     Asked again with the same EMAID, it is the contract that there is; who may lose an answer
     sends the EMAID along instead of having one made up.
     """
-    row, new = await _service(request).contracts.sign(body.driver, body.pcid, body.emaid, body.ends)
+    row, new = await _service(request).contracts.sign(
+        body.driver, body.pcid, body.emaid, body.ends, body.valid_from, body.valid_to
+    )
     response.status_code = 201 if new else 200
     return _contract(row)
 
