@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -28,6 +29,11 @@ NO_SESSION = bytes(8)
 class WrongMessage(ValueError):
     """A valid message, but not the one that was expected here."""
 
+    @classmethod
+    def instead(cls, wanted: str, body: object) -> WrongMessage:
+        seen = type(body).__name__ if body is not None else "an empty body"
+        return cls(f"a {wanted} is wanted, this is {seen}")
+
 
 @dataclass(frozen=True)
 class RootId:
@@ -39,6 +45,16 @@ class RootId:
     @classmethod
     def of(cls, root: x509.Certificate) -> RootId:
         return cls(root.issuer.rfc4514_string(), root.serial_number)
+
+    @staticmethod
+    def listed(roots: Sequence[RootId]) -> iso2.ListOfRootCertificateIDs:
+        """ListOfRootCertificateIDs of a request; at most 20 fit."""
+        return iso2.ListOfRootCertificateIDs(
+            RootCertificateID=tuple(
+                xmldsig.X509IssuerSerial(X509IssuerName=root.issuer, X509SerialNumber=root.serial)
+                for root in roots
+            )
+        )
 
     def names(self, root: x509.Certificate) -> bool:
         """Whether this is ``root``: the serial number counts, and the name as far as it can
@@ -68,10 +84,7 @@ class InstallationRequest:
 
     @property
     def roots(self) -> tuple[RootId, ...]:
-        return tuple(
-            RootId(root.X509IssuerName, root.X509SerialNumber)
-            for root in self.body.ListOfRootCertificateIDs.RootCertificateID
-        )
+        return root_ids(self.body.ListOfRootCertificateIDs)
 
     def verify(self, public_key: ec.EllipticCurvePublicKey, edition: Edition = ISO2) -> None:
         """SignatureError unless the holder of ``public_key`` signed this request."""
@@ -95,12 +108,7 @@ def build_request(
     body = iso2.CertificateInstallationReq(
         Id="id1",
         OEMProvisioningCert=provisioning_certificate.public_bytes(Encoding.DER),
-        ListOfRootCertificateIDs=iso2.ListOfRootCertificateIDs(
-            RootCertificateID=tuple(
-                xmldsig.X509IssuerSerial(X509IssuerName=root.issuer, X509SerialNumber=root.serial)
-                for root in roots
-            )
-        ),
+        ListOfRootCertificateIDs=RootId.listed(roots),
     )
     return iso2.V2G_Message(
         Header=iso2.MessageHeader(
@@ -119,7 +127,7 @@ def read_request(data: bytes) -> InstallationRequest:
     message = exi.decode(iso2.SCHEMA, data)
     body = message.Body.BodyElement
     if not isinstance(body, iso2.CertificateInstallationReq):
-        raise WrongMessage(f"a CertificateInstallationReq is wanted, this is {_name(body)}")
+        raise WrongMessage.instead("CertificateInstallationReq", body)
     return InstallationRequest(message, body)
 
 
@@ -163,21 +171,32 @@ class ContractData:
         self, session_id: bytes, code: iso2.ResponseCode = iso2.ResponseCode.OK
     ) -> iso2.V2G_Message:
         """The CertificateInstallationRes that carries this data into a session."""
-        values = dict(self.elements())
         return iso2.V2G_Message(
             Header=iso2.MessageHeader(SessionID=session_id, Signature=self.signature),
-            Body=iso2.Body(
-                iso2.CertificateInstallationRes(
-                    ResponseCode=code,
-                    SAProvisioningCertificateChain=chain_element(self.provisioning_chain),
-                    ContractSignatureCertChain=values["ContractSignatureCertChain"],
-                    ContractSignatureEncryptedPrivateKey=values[
-                        "ContractSignatureEncryptedPrivateKey"
-                    ],
-                    DHpublickey=values["DHpublickey"],
-                    eMAID=values["eMAID"],
-                )
-            ),
+            Body=iso2.Body(iso2.CertificateInstallationRes(ResponseCode=code, **self.fields())),
+        )
+
+    def fields(self) -> dict[str, Any]:
+        """The elements of a response that carries this data, signed and not."""
+        return {
+            "SAProvisioningCertificateChain": chain_element(self.provisioning_chain),
+            **dict(self.elements()),
+        }
+
+    @classmethod
+    def carried(
+        cls,
+        message: iso2.V2G_Message,
+        body: iso2.CertificateInstallationRes | iso2.CertificateUpdateRes,
+    ) -> ContractData:
+        """The data that a response carries."""
+        return cls(
+            contract_chain=ders(body.ContractSignatureCertChain),
+            encrypted_private_key=body.ContractSignatureEncryptedPrivateKey.value,
+            dh_public_key=body.DHpublickey.value,
+            emaid=body.eMAID.value,
+            provisioning_chain=ders(body.SAProvisioningCertificateChain),
+            signature=message.Header.Signature,
         )
 
 
@@ -186,8 +205,12 @@ def failed_response(session_id: bytes, code: iso2.ResponseCode) -> iso2.V2G_Mess
 
     The schema wants all elements in a refusal too, so they are there, as short as it allows.
     """
-    nothing = ContractData((b"\x00",), bytes(48), bytes(65), "0" * 14, (b"\x00",))
-    return nothing.response(session_id, code)
+    return nothing().response(session_id, code)
+
+
+def nothing() -> ContractData:
+    """What stands in the elements of a refusal."""
+    return ContractData((b"\x00",), bytes(48), bytes(65), "0" * 14, (b"\x00",))
 
 
 @dataclass(frozen=True)
@@ -203,30 +226,14 @@ class InstallationResponse:
 
     @property
     def data(self) -> ContractData:
-        return ContractData(
-            contract_chain=ders(self.body.ContractSignatureCertChain),
-            encrypted_private_key=self.body.ContractSignatureEncryptedPrivateKey.value,
-            dh_public_key=self.body.DHpublickey.value,
-            emaid=self.body.eMAID.value,
-            provisioning_chain=ders(self.body.SAProvisioningCertificateChain),
-            signature=self.message.Header.Signature,
-        )
+        return ContractData.carried(self.message, self.body)
 
     def verify(self, public_key: ec.EllipticCurvePublicKey, edition: Edition = ISO2) -> None:
         """SignatureError unless the holder of ``public_key`` signed all four elements."""
-        body = self.body
         verify(
             iso2.SCHEMA,
             self.message.Header.Signature,
-            [
-                ("ContractSignatureCertChain", body.ContractSignatureCertChain),
-                (
-                    "ContractSignatureEncryptedPrivateKey",
-                    body.ContractSignatureEncryptedPrivateKey,
-                ),
-                ("DHpublickey", body.DHpublickey),
-                ("eMAID", body.eMAID),
-            ],
+            signed_elements(self.body),
             public_key,
             edition,
         )
@@ -237,8 +244,27 @@ def read_response(data: bytes) -> InstallationResponse:
     message = exi.decode(iso2.SCHEMA, data)
     body = message.Body.BodyElement
     if not isinstance(body, iso2.CertificateInstallationRes):
-        raise WrongMessage(f"a CertificateInstallationRes is wanted, this is {_name(body)}")
+        raise WrongMessage.instead("CertificateInstallationRes", body)
     return InstallationResponse(message, body)
+
+
+def signed_elements(
+    body: iso2.CertificateInstallationRes | iso2.CertificateUpdateRes,
+) -> list[Signed]:
+    """What the provisioning service signs of a response, as it came."""
+    return [
+        ("ContractSignatureCertChain", body.ContractSignatureCertChain),
+        ("ContractSignatureEncryptedPrivateKey", body.ContractSignatureEncryptedPrivateKey),
+        ("DHpublickey", body.DHpublickey),
+        ("eMAID", body.eMAID),
+    ]
+
+
+def root_ids(listed: iso2.ListOfRootCertificateIDs) -> tuple[RootId, ...]:
+    """The roots that a request lists."""
+    return tuple(
+        RootId(root.X509IssuerName, root.X509SerialNumber) for root in listed.RootCertificateID
+    )
 
 
 def ders(chain: iso2.CertificateChain) -> tuple[bytes, ...]:
@@ -257,7 +283,3 @@ def chain_element(
         Certificate=leaf,
         SubCertificates=iso2.SubCertificates(Certificate=tuple(above)) if above else None,
     )
-
-
-def _name(body: object) -> str:
-    return type(body).__name__ if body is not None else "an empty body"
