@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import LargeBinary, MetaData, String
+from sqlalchemy import BigInteger, LargeBinary, MetaData, String
 from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.types import JSON
 
@@ -55,6 +55,10 @@ def common_tables(base: Any) -> Tables:
         response: Mapped[bytes | None] = mapped_column(LargeBinary)
         cost: Mapped[Any] = mapped_column(JSON)
         milliseconds: Mapped[float | None]
+        marks: Mapped[Any] = mapped_column(JSON, nullable=True)
+        cause: Mapped[str | None] = mapped_column(String(40))
+        # In which order events became visible (see :mod:`.event_log`); 0 is before all that.
+        written: Mapped[int] = mapped_column(BigInteger, server_default="0", index=True)
 
     class EventMarkRow(base):  # type: ignore[misc]
         """What an event is about: ``certificate:<SHA-256>``, ``emaid:...``, ``pcid:...``."""
