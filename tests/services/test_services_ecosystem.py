@@ -203,7 +203,7 @@ def two_of_each() -> dict[str, Any]:
         ("nova-cars", {"name": "old-cars", "wmi": "WLD", "organisation": "Old Cars"}),
         ("sunmile", {"name": "moonmile", "provider_id": "FRMON", "organisation": "Moonmile"}),
         ("plugpark", {"name": "watt", "operator_id": "FRWAT", "organisation": "Watt"}),
-        ("charger-1", {"name": "charger-2", "evse_id": "FR*WAT*E1", "cpo": "watt"}),
+        ("charger-1", {"name": "charger-w", "evse_id": "FR*WAT*E1", "cpo": "watt"}),
         ("garage", {"name": "barn", "oem": "old-cars"}),
     )
     for port, (name, values) in enumerate(more, 7200):
@@ -230,7 +230,7 @@ def test_two_of_each(tmp_path: Path, serve: Any) -> None:
             emaid = world.ok(operator, "POST", "/contracts", body)["emaid"]
             assert emaid.startswith(world.ecosystem.party(operator).scope_id)
         for garage in cars:
-            for charger in ("charger-1", "charger-2"):
+            for charger in ("charger-1", "charger-w"):
                 body = {"charger": charger, "energy_wh": 1000}
                 outcome = world.ok(garage, "POST", f"/vehicles/{cars[garage]}/charge", body)
                 assert outcome["outcome"] == "charged", outcome
@@ -249,7 +249,7 @@ def test_two_of_each(tmp_path: Path, serve: Any) -> None:
         other = world.call("moonmile", "POST", "/contracts", body)
         assert other.json()["code"] == "foreign_provider"
         body = {"evse_id": "FR*WAT*E1", "csr": "AAAA"}
-        other = world.call("plugpark", "POST", "/charger-certificates", body, client="charger-2")
+        other = world.call("plugpark", "POST", "/charger-certificates", body, client="charger-w")
         assert other.json()["code"] == "not_yours"
 
 
@@ -260,7 +260,7 @@ def test_the_single_root_plays_the_whole_life(tmp_path: Path, serve: Any) -> Non
     with serve(ecosystem.on_free_ports()) as found:
         world: World = found
         roots = world.ok("root-pool", "GET", "/roots")
-        assert sorted(root["type"] for root in roots) == ["OEM", "V2G"]
+        assert sorted(root["type"] for root in roots) == ["OEM", "OEM", "V2G"]
         issuers = {one["role"]: one["issuer"] for one in world.ok("sunmile", "GET", "/authorities")}
         assert "V2G Root" in issuers["mo-sub1"]
         car = world.car()
