@@ -23,21 +23,52 @@ class ContractDataRow(Base):  # type: ignore[misc,valid-type]
     message: Mapped[bytes] = mapped_column(LargeBinary)
     valid_from: Mapped[datetime] = mapped_column(Instant)
     valid_to: Mapped[datetime] = mapped_column(Instant)
+    recipient: Mapped[str | None] = mapped_column(String(64))
+    """Fingerprint of the provisioning certificate whose key opens ``message``, where told."""
+    update_for: Mapped[str | None] = mapped_column(String(64))
+    update_message: Mapped[bytes | None] = mapped_column(LargeBinary)
+    """The same contract as a CertificateUpdateRes, which the key of the contract certificate
+    ``update_for`` opens."""
     stored_by: Mapped[str] = mapped_column(String(64))
     """The client that may replace it."""
     stored_at: Mapped[datetime] = mapped_column(Instant)
     delivered_at: Mapped[datetime | None] = mapped_column(Instant)
 
 
+class DefaultRow(Base):  # type: ignore[misc,valid-type]
+    """Which of a car's contracts is delivered first."""
+
+    __tablename__ = "car_defaults"
+
+    pcid: Mapped[str] = mapped_column(String(64), primary_key=True)
+    emaid: Mapped[str] = mapped_column(String(14))
+    set_by: Mapped[str] = mapped_column(String(64))
+    set_at: Mapped[datetime] = mapped_column(Instant)
+
+
 TABLES = common_tables(Base)
 
 
 def of_car(session: Session, pcid: str) -> list[ContractDataRow]:
-    """A car's contracts, the one that was stored first first: -2 delivers that one."""
-    return list(
-        session.scalars(
-            select(ContractDataRow)
-            .where(ContractDataRow.pcid == pcid)
-            .order_by(ContractDataRow.stored_at, ContractDataRow.emaid)
-        )
+    """A car's contracts in the order in which they are delivered, one in each installation:
+    what was not delivered yet first, and within that the default, then what is stored longest.
+    """
+    default = default_of(session, pcid)
+    rows = session.scalars(select(ContractDataRow).where(ContractDataRow.pcid == pcid))
+    return sorted(
+        rows,
+        key=lambda row: (
+            row.delivered_at is not None,
+            row.emaid != default,
+            row.stored_at,
+            row.emaid,
+        ),
     )
+
+
+def default_of(session: Session, pcid: str) -> str | None:
+    """The EMAID of a car's default contract, while that is in the pool."""
+    row = session.get(DefaultRow, pcid)
+    if row is None or session.get(ContractDataRow, row.emaid) is None:
+        return None
+    return str(row.emaid)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import String, UniqueConstraint, select
+from sqlalchemy import String, UniqueConstraint, false, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 from sqlalchemy.types import JSON
 
@@ -40,6 +40,23 @@ class SessionRow(Base):  # type: ignore[misc,valid-type]
     started_at: Mapped[datetime] = mapped_column(Instant)
     ended_at: Mapped[datetime | None] = mapped_column(Instant)
     run: Mapped[str | None] = mapped_column(String(64))
+    offline: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """Begun without the mobility operator's word, which did not answer."""
+    certificate: Mapped[str | None] = mapped_column(String(64))
+    """Fingerprint of the contract certificate that was shown; kept where that was offline."""
+
+
+class OfflineRow(Base):  # type: ignore[misc,valid-type]
+    """Our own word in place of a mobility operator's that did not answer."""
+
+    __tablename__ = "offline_authorizations"
+
+    reference: Mapped[str] = mapped_column(String(32), primary_key=True)
+    emaid: Mapped[str] = mapped_column(String(15))
+    evse_id: Mapped[str] = mapped_column(String(64))
+    certificate: Mapped[str] = mapped_column(String(64))
+    reason: Mapped[str] = mapped_column(String(512))
+    given_at: Mapped[datetime] = mapped_column(Instant)
 
 
 TABLES = common_tables(Base)

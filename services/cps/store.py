@@ -41,6 +41,12 @@ class SignedRow(Base):  # type: ignore[misc,valid-type]
     emaid: Mapped[str] = mapped_column(String(14), index=True)
     pcid: Mapped[str] = mapped_column(String(64), index=True)
     message: Mapped[bytes] = mapped_column(LargeBinary)
+    recipient: Mapped[str | None] = mapped_column(String(64))
+    """Fingerprint of the provisioning certificate whose key opens ``message``, where told."""
+    update_for: Mapped[str | None] = mapped_column(String(64))
+    update_message: Mapped[bytes | None] = mapped_column(LargeBinary)
+    """The same contract as a CertificateUpdateRes, which the key of the contract certificate
+    ``update_for`` opens."""
     signer: Mapped[str] = mapped_column(String(64))
     """Fingerprint of the signing certificate."""
     state: Mapped[str] = mapped_column(String(16), index=True)

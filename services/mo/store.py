@@ -71,6 +71,40 @@ class ContractRow(Base):  # type: ignore[misc,valid-type]
     valid_from: Mapped[datetime | None] = mapped_column(Instant)
     valid_to: Mapped[datetime | None] = mapped_column(Instant)
     ordered_at: Mapped[datetime] = mapped_column(Instant)
+    # Certificate and keys above are those of this generation (GenerationRow).
+    generation: Mapped[int] = mapped_column(default=1, server_default="1")
+    # The provider that may end this contract, since its driver moves there.
+    released_to: Mapped[str | None] = mapped_column(String(5))
+    # The EMAID at another operator that this contract takes the place of, and since when it
+    # has done so.
+    replaces: Mapped[str | None] = mapped_column(String(15))
+    replaced_at: Mapped[datetime | None] = mapped_column(Instant)
+
+
+class GenerationRow(Base):  # type: ignore[misc,valid-type]
+    """One certificate of a contract; a contract that is renewed has several.
+
+    ``certified``: issued, not with the pool yet; ``active``: the one that is in use;
+    ``superseded``: there is a newer one, this one is good until it expires; ``revoked``.
+    """
+
+    __tablename__ = "contract_generations"
+
+    emaid: Mapped[str] = mapped_column(ForeignKey("contracts.emaid"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    fingerprint: Mapped[str] = mapped_column(String(64), unique=True)
+    chain: Mapped[str] = mapped_column(Text)
+    status: Mapped[str] = mapped_column(String(16), index=True)
+    # Whose key the contract key is encrypted to: that of this provisioning certificate, ...
+    recipient: Mapped[str | None] = mapped_column(String(64))
+    encrypted_key: Mapped[bytes] = mapped_column(LargeBinary)
+    dh_public_key: Mapped[bytes] = mapped_column(LargeBinary)
+    # ... and that of this older certificate of the contract, for a CertificateUpdate.
+    update_for: Mapped[str | None] = mapped_column(String(64))
+    update_encrypted_key: Mapped[bytes | None] = mapped_column(LargeBinary)
+    update_dh_public_key: Mapped[bytes | None] = mapped_column(LargeBinary)
+    not_after: Mapped[datetime] = mapped_column(Instant)
+    issued_at: Mapped[datetime] = mapped_column(Instant)
 
 
 class AuthorizationRow(Base):  # type: ignore[misc,valid-type]
@@ -82,6 +116,8 @@ class AuthorizationRow(Base):  # type: ignore[misc,valid-type]
     emaid: Mapped[str] = mapped_column(ForeignKey("contracts.emaid"))
     cpo: Mapped[str] = mapped_column(String(64))
     evse_id: Mapped[str] = mapped_column(String(64))
+    # SHA-256 of the contract certificate that was shown; None where nobody said.
+    fingerprint: Mapped[str | None] = mapped_column(String(64))
     tariff: Mapped[Any] = mapped_column(JSON)
     given_at: Mapped[datetime] = mapped_column(Instant)
 
@@ -191,5 +227,62 @@ def unfinished(session: Session) -> list[ContractRow]:
                 ContractRow.status.in_(("pending", "certified"))
                 | (ContractRow.status.in_(("revoked", "cancelled")) & ContractRow.in_pool)
             )
+        )
+    )
+
+
+def generations(session: Session, emaid: str) -> list[GenerationRow]:
+    """A contract's certificates, oldest first."""
+    return list(
+        session.scalars(
+            select(GenerationRow).where(GenerationRow.emaid == emaid).order_by(GenerationRow.number)
+        )
+    )
+
+
+def half_renewed(session: Session) -> list[GenerationRow]:
+    """Renewals that a crash or an unreachable party left half way."""
+    return list(
+        session.scalars(
+            select(GenerationRow)
+            .join(ContractRow, ContractRow.emaid == GenerationRow.emaid)
+            .where(GenerationRow.status == "certified", ContractRow.status == "active")
+        )
+    )
+
+
+def ending_before(session: Session, instant: datetime) -> list[tuple[ContractRow, GenerationRow]]:
+    """Active contracts whose present certificate ends before ``instant``."""
+    query = (
+        select(ContractRow, GenerationRow)
+        .join(
+            GenerationRow,
+            (GenerationRow.emaid == ContractRow.emaid)
+            & (GenerationRow.number == ContractRow.generation),
+        )
+        .where(ContractRow.status == "active", GenerationRow.not_after < instant)
+        .order_by(GenerationRow.not_after)
+    )
+    return [(contract, generation) for contract, generation in session.execute(query)]
+
+
+def taking_over(session: Session) -> list[ContractRow]:
+    """Active contracts that take the place of one elsewhere and have not done so yet."""
+    return list(
+        session.scalars(
+            select(ContractRow).where(
+                ContractRow.status == "active",
+                ContractRow.replaces.is_not(None),
+                ContractRow.replaced_at.is_(None),
+            )
+        )
+    )
+
+
+def of_car(session: Session, pcid: str) -> list[ContractRow]:
+    """A car's contracts, oldest first."""
+    return list(
+        session.scalars(
+            select(ContractRow).where(ContractRow.pcid == pcid).order_by(ContractRow.ordered_at)
         )
     )

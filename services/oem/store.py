@@ -16,7 +16,9 @@ CA = ca_tables(Base)
 
 
 class VehicleRow(Base):  # type: ignore[misc,valid-type]
-    """A car: ``pending`` until its certificate is issued and registered, then ``registered``."""
+    """A car: ``pending`` until its certificate is issued and registered, then ``registered``;
+    ``rekeying`` while a new key takes the place of its present one; ``losing`` and ``lost``,
+    its certificate revoked and out of the pool."""
 
     __tablename__ = "vehicles"
 
@@ -26,6 +28,9 @@ class VehicleRow(Base):  # type: ignore[misc,valid-type]
     chain: Mapped[str] = mapped_column(Text, default="")
     status: Mapped[str] = mapped_column(String(16), index=True)
     ordered_at: Mapped[datetime] = mapped_column(Instant)
+    # A new key of the car that is being certified in place of the present one.
+    next_key_digest: Mapped[str | None] = mapped_column(String(32))
+    next_csr: Mapped[str | None] = mapped_column(Text)
 
 
 TABLES = common_tables(Base)
@@ -36,4 +41,6 @@ def by_key(session: Session, digest: str) -> VehicleRow | None:
 
 
 def pending(session: Session) -> list[VehicleRow]:
-    return list(session.scalars(select(VehicleRow).where(VehicleRow.status == "pending")))
+    """Cars that a crash or an unreachable pool left half way."""
+    half_way = ("pending", "rekeying", "losing")
+    return list(session.scalars(select(VehicleRow).where(VehicleRow.status.in_(half_way))))

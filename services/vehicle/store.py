@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import ForeignKey, String, Text, select
+from sqlalchemy import ForeignKey, String, Text, false, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
+from sqlalchemy.types import JSON
 
 from services.common.database import Instant, declarative_base
 from services.common.tables import common_tables
@@ -14,16 +16,20 @@ Base = declarative_base()
 
 
 class CarRow(Base):  # type: ignore[misc,valid-type]
-    """A car: its provisioning certificate, and the V2G roots that the factory put into it."""
+    """A car with its provisioning certificate. The V2G roots in it are its trust store."""
 
     __tablename__ = "cars"
 
     pcid: Mapped[str] = mapped_column(String(64), primary_key=True)
     evccid: Mapped[str] = mapped_column(String(12), unique=True)
     chain: Mapped[str] = mapped_column(Text)
-    v2g_roots: Mapped[str] = mapped_column(Text)
     key_reference: Mapped[str] = mapped_column(String(128))
     built_at: Mapped[datetime] = mapped_column(Instant)
+    default_emaid: Mapped[str | None] = mapped_column(String(14))
+    # A new provisioning key that the maker has not certified yet.
+    next_key_reference: Mapped[str | None] = mapped_column(String(128))
+    next_csr: Mapped[str | None] = mapped_column(Text)
+    lost_at: Mapped[datetime | None] = mapped_column(Instant)
 
 
 class PendingRow(Base):  # type: ignore[misc,valid-type]
@@ -40,7 +46,7 @@ class PendingRow(Base):  # type: ignore[misc,valid-type]
 
 
 class InstalledRow(Base):  # type: ignore[misc,valid-type]
-    """A contract certificate that was installed in a car; the newest one is used."""
+    """A contract certificate that was installed in a car; of one EMAID the newest is used."""
 
     __tablename__ = "installed_contracts"
 
@@ -50,18 +56,59 @@ class InstalledRow(Base):  # type: ignore[misc,valid-type]
     chain: Mapped[str] = mapped_column(Text)
     key_reference: Mapped[str] = mapped_column(String(128))
     installed_at: Mapped[datetime] = mapped_column(Instant)
+    # What the last refused update said: not before this instant; never.
+    retry_at: Mapped[datetime | None] = mapped_column(Instant)
+    retry_never: Mapped[bool] = mapped_column(default=False, server_default=false())
+
+
+class SaleRow(Base):  # type: ignore[misc,valid-type]
+    """A car that is being sold: what is still to be done stands in ``todo``, in its order."""
+
+    __tablename__ = "sales"
+
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    pcid: Mapped[str] = mapped_column(ForeignKey("cars.pcid"), index=True)
+    keep_contract: Mapped[bool]
+    new_provisioning_key: Mapped[bool]
+    emaids: Mapped[Any] = mapped_column(JSON)
+    todo: Mapped[Any] = mapped_column(JSON)
+    begun_at: Mapped[datetime] = mapped_column(Instant)
+    done_at: Mapped[datetime | None] = mapped_column(Instant)
 
 
 TABLES = common_tables(Base)
 
 
-def contract_in_use(session: Session, pcid: str) -> InstalledRow | None:
-    return session.scalars(
-        select(InstalledRow)
-        .where(InstalledRow.pcid == pcid)
-        .order_by(InstalledRow.id.desc())
-        .limit(1)
-    ).first()
+def installed(session: Session, pcid: str) -> list[InstalledRow]:
+    """What is installed in a car, newest first."""
+    return list(
+        session.scalars(
+            select(InstalledRow).where(InstalledRow.pcid == pcid).order_by(InstalledRow.id.desc())
+        )
+    )
+
+
+def normal(emaid: str) -> str:
+    """The 14 characters by which EMAIDs compare."""
+    return emaid.replace("-", "").upper()[:14]
+
+
+def contract_in_use(session: Session, pcid: str, emaid: str | None = None) -> InstalledRow | None:
+    """The newest certificate of the contract that a car pays with: ``emaid``, or else its
+    default, or else what was installed last."""
+    rows = installed(session, pcid)
+    car = session.get(CarRow, pcid)
+    wanted = normal(emaid) if emaid else car.default_emaid if car else None
+    named = [row for row in rows if normal(row.emaid) == wanted]
+    if emaid is not None:
+        return named[0] if named else None
+    return next(iter(named or rows), None)
+
+
+def unfinished_sales(session: Session) -> list[SaleRow]:
+    return list(
+        session.scalars(select(SaleRow).where(SaleRow.done_at.is_(None)).order_by(SaleRow.begun_at))
+    )
 
 
 def pending(session: Session) -> list[PendingRow]:
