@@ -86,17 +86,32 @@ POLICIES: Mapping[str, Policy] = {
         "whether a bundle is only delivered when the car lists the provisioning "
         "service's V2G root in ListOfRootCertificateIDs",
     ),
+    "anchors": Policy(
+        ("follow", "daily", "manual"),
+        "how a trust store is renewed: always current with its supplier, once a day of "
+        "ecosystem time, or only by command",
+    ),
+    "unknown_root": Policy(
+        ("ask", "refuse"),
+        "what a charger does with a contract whose root is not in its own trust store: has its "
+        "operator judge it, or refuses",
+    ),
+    "over_the_air": Policy(
+        ("auto", "manual"),
+        "whether cars take over their maker's set of V2G roots once a day of ecosystem time, or "
+        "only by command",
+    ),
 }
 
 POLICIES_OF: Mapping[str, tuple[str, ...]] = {
-    "pcp": ("identifiers", "oem_revocation"),
-    "mo": ("identifiers", "oem_revocation"),
-    "cps": ("identifiers", "contract_revocation"),
-    "ccp": ("identifiers", "oem_revocation", "listed_root"),
-    "oem": ("identifiers",),
-    "cpo": ("identifiers", "contract_revocation"),
-    "charger": ("identifiers",),
-    "vehicle": ("identifiers",),
+    "pcp": ("identifiers", "oem_revocation", "anchors"),
+    "mo": ("identifiers", "oem_revocation", "anchors"),
+    "cps": ("identifiers", "contract_revocation", "anchors"),
+    "ccp": ("identifiers", "oem_revocation", "listed_root", "anchors"),
+    "oem": ("identifiers", "anchors"),
+    "cpo": ("identifiers", "contract_revocation", "anchors"),
+    "charger": ("identifiers", "anchors", "unknown_root"),
+    "vehicle": ("identifiers", "over_the_air"),
 }
 
 

@@ -67,7 +67,7 @@ class ContractPool:
         self.judge = Judge(party)
 
     async def prepare(self) -> None:
-        await self.judge.refresh()
+        await self.judge.prepare()
 
     # ----------------------------------------------------------------- storing
 

@@ -17,16 +17,21 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from pki.chain import RevocationPolicy
+from pki.findings import Verdict
 from pki.issuing import certificate_request
 from pki.names import Subject
+from pki.profiles import Role
 from services.ca.service import needs_renewal
 from services.common import answers
 from services.common.auth import Caller
-from services.common.certificates import b64, from_pem, pem
+from services.common.certificates import b64, from_pem, pem, read_der
 from services.common.client import PartyClient
 from services.common.errors import PartyRefused, PartyUnreachable, Refusal
 from services.common.events import Event, current_unit, unit_of_work
+from services.common.judging import Judge, unanchored
 from services.common.party import Party
+from services.common.trust_stores import Offer, OfferedStore
 
 from .cable import Cable
 from .session import CONFIRMATION_PATIENCE, Facts
@@ -75,6 +80,7 @@ class Charger:
         self.evse_id = party.config.options["evse_id"]
         self.meter_id = self.evse_id.replace("*", "")[:32]
         self.cable = Cable(self)
+        self.judge = Judge(party, self._operators_anchors)
         self.plugs: dict[str, Plug] = {}
         self._outlets = asyncio.Semaphore(int(party.config.options["outlets"]))
         self._confirming: dict[str, asyncio.Task[None]] = {}
@@ -86,6 +92,7 @@ class Charger:
     async def prepare(self) -> None:
         await self._end_abandoned()
         await self._prepare_certificate()
+        await self.judge.prepare()
         await self.cable.open()
 
     async def close(self) -> None:
@@ -106,6 +113,34 @@ class Charger:
                 ended(session, row)
 
         await self.party.database.write(end)
+
+    async def _operators_anchors(self) -> Offer:
+        """What the operator has its chargers trust."""
+        answer = await self.cpo.call(
+            "GET",
+            "/charger-anchors",
+            name="anchors",
+            summary=f"{self.party.config.title} asks its operator which roots to trust",
+        )
+        return answer.read(OfferedStore).offer(self.cpo.target.name)
+
+    async def unknown_root(self, chain: Sequence[bytes], emaid: str) -> Verdict | None:
+        """A charger that trusts only its own store (policy ``unknown_root``): the verdict that a
+        contract's root is not in it. None: the operator is to judge, also what is unreadable."""
+        if self.party.config.policy["unknown_root"] == "ask":
+            return None
+        try:
+            leaf, *issuers = (read_der(der, "ContractSignatureCertChain") for der in chain)
+        except Refusal:
+            return None
+        verdict = await self.judge.verdict(
+            leaf,
+            issuers,
+            role=Role.CONTRACT,
+            revocation=RevocationPolicy.IGNORE,
+            what=f"the root of the contract certificate of {emaid}, by the charger's own store",
+        )
+        return verdict if unanchored(verdict) else None
 
     async def _prepare_certificate(self) -> None:
         """Our V2G certificate, renewed when less than a third of its life is left."""

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pki.codes import iso2_code
 from pki.names import readable
 from services.common import answers
 from services.common.certificates import b64, fingerprint, load_der, public_key
@@ -278,6 +279,11 @@ class SeccSession:
     async def on_PaymentDetailsReq(self, _m: Any, body: iso2.PaymentDetailsReq) -> iso2.V2G_Message:
         chain = ders(body.ContractSignatureCertChain)
         try:
+            unknown = await self.charger.unknown_root(chain, body.eMAID)
+            if unknown is not None:
+                raise SessionOver(
+                    self._refuse("PaymentDetailsReq", Code(iso2_code(unknown)), unknown.reason)
+                )
             answer = await self.charger.cpo.call(
                 "POST",
                 "/contract-checks",

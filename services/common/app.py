@@ -22,12 +22,12 @@ from typing import Any
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from . import auth
-from .doors import events
-from .errors import HANDLERS, Refusal
+from .doors import events, trust
+from .errors import HANDLERS, DatabaseUnavailable, Refusal
 from .events import HOP_HEADER, RUN_HEADER, Event, readable, unit_of_work
 from .party import Party
 from .problems import NotAsExpectedError, WrongUseError
@@ -98,19 +98,6 @@ class Envelope:
         asked = body
         try:
             await self.app(scope, replay, keep)
-        except OperationalError as error:
-            log.error("%s: the database failed: %s", self.party.config.name, error.orig)
-            kept = await _rendered(
-                scope,
-                JSONResponse(
-                    {
-                        "code": "database_unavailable",
-                        "message": f"the database did not do its part: {error.orig}; "
-                        "nothing was changed",
-                    },
-                    503,
-                ),
-            )
         except Exception:
             if started:
                 raise
@@ -233,8 +220,10 @@ class Preparation:
         while True:
             with unit_of_work("start"):
                 try:
-                    await self._prepare()
-                    await self.party.database.flush()
+                    # One worker makes what is missing, the others find it there.
+                    async with self.party.database.alone("prepare", wait=True):
+                        await self._prepare()
+                        await self.party.database.flush()
                 except Refusal as reason:
                     self.waiting_for = reason.message
                 except Exception as error:
@@ -307,7 +296,11 @@ def build_app(
         party.open()
         preparation: Preparation = app.state.preparation
         tasks = [asyncio.create_task(preparation.run())]
-        tasks += [asyncio.create_task(_again_and_again(preparation, work)) for work in rounds]
+        due = (*rounds, *(keeper.renew_daily for keeper in party.keepers.values()))
+        tasks += [
+            asyncio.create_task(_again_and_again(preparation, f"round-{number}", work))
+            for number, work in enumerate(due, 1)
+        ]
         try:
             yield
         finally:
@@ -329,17 +322,26 @@ def build_app(
     app.state.party = party
     app.state.service = service
     app.state.preparation = Preparation(party, prepare)
-    for door in (*doors, *COMMON_DOORS):
+    stores = (trust.router_of(name, keeper.readers) for name, keeper in party.keepers.items())
+    for door in (*doors, *stores, *COMMON_DOORS):
         app.include_router(door)
     app.add_middleware(Envelope, party=party)
     return app
 
 
-async def _again_and_again(preparation: Preparation, work: Callable[[], Awaitable[None]]) -> None:
+async def _again_and_again(
+    preparation: Preparation, name: str, work: Callable[[], Awaitable[None]]
+) -> None:
+    party = preparation.party
     await preparation.ready.wait()
     while True:
         try:
-            await work()
+            # Of several workers one does a round at a time.
+            async with party.database.alone(name) as mine:
+                if mine:
+                    await work()
+        except DatabaseUnavailable as reason:
+            log.error("%s: a round failed: %s", party.config.name, reason)
         except Exception:  # the next round may have more luck
-            log.exception("%s: a round failed", preparation.party.config.name)
+            log.exception("%s: a round failed", party.config.name)
         await asyncio.sleep(ROUND_EVERY)

@@ -136,8 +136,22 @@ def allow(*roles: str) -> Callable[[Request], Awaitable[Caller]]:
     return caller
 
 
+async def own(request: Request) -> Caller:
+    """A dependency: the party's own client, and admins."""
+    party = request.app.state.party
+    found = await allow(party.config.kind)(request)
+    if not found.is_admin and found.client != party.config.name:
+        raise Refusal(
+            403,
+            "not_yours",
+            f"this is for {party.config.name} and admins; the call is by client {found.client}",
+        )
+    return found
+
+
 AnyCaller = Annotated[Caller, Depends(allow())]
 AdminCaller = Annotated[Caller, Depends(allow("admin"))]
+OwnCaller = Annotated[Caller, Depends(own)]
 
 router = APIRouter(tags=["tokens"])
 

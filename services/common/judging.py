@@ -1,9 +1,10 @@
 """How a party judges a chain: its anchors, OCSP where the certificates say, the walker.
 
-The anchors come from the root pool and are used for a minute, so that a root that was
-withdrawn there is not trusted for long; when a chain ends at a root that is not known, they
-are renewed at once before the verdict stands. A pool that does not answer leaves them as
-they are.
+The anchors lie in a trust store of the party's own (see :mod:`.trust_stores`). By default it
+follows the root pool: it is used for a minute, so that a root that was withdrawn there is not
+trusted for long; when a chain ends at a root that is not known, it is renewed at once before
+the verdict stands. A pool that does not answer leaves it as it is. The policy ``anchors``
+lets a party have a store that gets stale.
 
 A certificate that somebody sends in must not make a party call wherever it likes: OCSP
 responders are only asked about a chain that would be accepted but for revocation, and only
@@ -13,9 +14,9 @@ where a party of this ecosystem listens.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
 from urllib.parse import urlsplit
 
 from cryptography import x509
@@ -26,15 +27,13 @@ from pki.identifiers import EMAID, PCID
 from pki.names import readable
 from pki.profiles import Role
 from pki.revocation import ocsp_request
-from pki.trust import Anchor, Holder, TrustStore
+from pki.trust import Holder, TrustStore
 
-from .answers import Root
 from .certificates import der_of, fingerprint
 from .errors import PartyUnreachable, Refusal
 from .events import Event
 from .party import Party
-
-log = logging.getLogger("pnclab")
+from .trust_stores import Keeper, Offer, pool
 
 HOLDERS: Mapping[str, Holder] = {
     "pcp": Holder.POOL,
@@ -47,68 +46,41 @@ HOLDERS: Mapping[str, Holder] = {
     "oem": Holder.OEM,
 }
 
-# The root pool's types.
-ROOT_ROLES: Mapping[str, Role] = {
-    "V2G": Role.V2G_ROOT,
-    "OEM": Role.OEM_ROOT,
-    "MO": Role.MO_ROOT,
-}
-
 OCSP_TIMEOUT = 3.0
 # Seconds for which an answer about a CA (not about a leaf) is used again: in a burst of
 # vehicles all ask about the same sub-CAs.
 CA_ANSWER_REUSE = 5.0
 MAX_RECENT = 1000
-# Seconds of elapsed time for which anchors are used before they are fetched again, and until
-# the next attempt after one that failed.
-ANCHORS_REUSE = 60.0
-ANCHORS_RETRY = 5.0
 _UNANCHORED = ("chain.unknown-anchor", "chain.no-anchors", "chain.incomplete", "chain.decoy-anchor")
 
 
 class Judge:
     """A party's judgement over other parties' certificates."""
 
-    def __init__(self, party: Party) -> None:
+    def __init__(
+        self, party: Party, supply: Callable[[], Awaitable[Offer]] | None = None
+    ) -> None:
+        """``supply`` is where the anchors come from; without one, the root pool."""
         self.party = party
-        self.store = TrustStore(HOLDERS[party.config.kind])
+        holder = HOLDERS[party.config.kind]
+        self.keeper = Keeper(
+            party,
+            party.config.name,
+            holder,
+            supply or pool(party, holder),
+            party.config.policy["anchors"],
+        )
         self._recent: dict[str, tuple[float, asyncio.Future[bytes | None]]] = {}
-        self._refresh_due = 0.0
-        self._refreshing = asyncio.Lock()
+        party.keepers["trust-store"] = self.keeper
 
-    async def refresh(self) -> None:
-        """Take over the roots that the pool has now and the trust model gives this holder."""
-        held = self.party.trust.held[self.store.holder]
-        answer = await self.party.uses("rcp").call(
-            "GET",
-            "/roots",
-            name="roots",
-            summary=f"{self.party.config.title} asks for the known roots",
-        )
-        anchors = tuple(
-            Anchor(root.certificate, ROOT_ROLES[root.type])
-            for root in answer.read(list[Root])
-            if ROOT_ROLES.get(root.type) in held
-        )
-        if anchors != self.store.anchors:
-            self.store = TrustStore(
-                self.store.holder,
-                anchors,
-                source=self.party.config.uses["rcp"],
-                version=self.store.version + 1,
-            )
-        self._refresh_due = time.monotonic() + ANCHORS_REUSE
+    @property
+    def store(self) -> TrustStore:
+        """The anchors by which this party judges."""
+        return self.keeper.store
 
-    async def _keep_current(self) -> None:
-        """Renew anchors that are too old; those who judge meanwhile wait for the one answer."""
-        async with self._refreshing:
-            if time.monotonic() < self._refresh_due:
-                return
-            try:
-                await self.refresh()
-            except Refusal as reason:
-                self._refresh_due = time.monotonic() + ANCHORS_RETRY
-                log.info("%s: the anchors stay: %s", self.party.config.name, reason.message)
+    async def prepare(self) -> None:
+        """Have anchors to judge by; Refusal while there are none yet."""
+        await self.keeper.prepare()
 
     async def verdict(
         self,
@@ -119,15 +91,16 @@ class Judge:
         identifier: EMAID | PCID | str | None = None,
         revocation: RevocationPolicy,
         what: str,
+        at: datetime | None = None,
     ) -> Verdict:
-        """Judge a chain now; the verdict is also an event."""
-        await self._keep_current()
-        found = await self._judge(leaf, intermediates, role, identifier, revocation)
-        if not found.accepted and any(one.rule in _UNANCHORED for one in found.findings):
-            version = self.store.version
-            await self.refresh()
-            if self.store.version != version:
-                found = await self._judge(leaf, intermediates, role, identifier, revocation)
+        """Judge a chain now; the verdict is also an event.
+
+        ``at``: judge it as of that instant instead; nobody can be asked about revocation then.
+        """
+        await self.keeper.current()
+        found = await self._judge(leaf, intermediates, role, identifier, revocation, at)
+        if unanchored(found) and await self.keeper.look_again():
+            found = await self._judge(leaf, intermediates, role, identifier, revocation, at)
         self.party.recorder.record(
             Event(
                 kind="verdict",
@@ -152,6 +125,7 @@ class Judge:
         identifier: EMAID | PCID | str | None = None,
         policy: str | RevocationPolicy,
         what: str,
+        at: datetime | None = None,
     ) -> Verdict:
         """Judge a chain; Refusal 422 with the verdict when it is not accepted.
 
@@ -164,6 +138,7 @@ class Judge:
             identifier=identifier,
             revocation=policy if isinstance(policy, RevocationPolicy) else self.revocation(policy),
             what=what,
+            at=at,
         )
         if not found.accepted:
             raise Refusal(
@@ -185,6 +160,7 @@ class Judge:
         role: Role,
         identifier: EMAID | PCID | str | None,
         revocation: RevocationPolicy,
+        at: datetime | None,
     ) -> Verdict:
         def judged(policy: RevocationPolicy, answers: Sequence[bytes] = ()) -> Verdict:
             return judge(
@@ -193,7 +169,7 @@ class Judge:
                 self.store.for_role(role, self.party.trust),
                 role=role,
                 edition=self.party.edition,
-                at=self.party.clock.now(),
+                at=at or self.party.clock.now(),
                 identifier=identifier,
                 revocation=answers,
                 revocation_policy=policy,
@@ -202,7 +178,7 @@ class Judge:
             )
 
         found = judged(RevocationPolicy.IGNORE)
-        if not found.accepted or revocation is RevocationPolicy.IGNORE:
+        if not found.accepted or revocation is RevocationPolicy.IGNORE or at is not None:
             return found
         return judged(revocation, await self._ask_responders(found.path))
 
@@ -265,6 +241,11 @@ class Judge:
             if party.address == wanted:
                 return party.name
         return None
+
+
+def unanchored(verdict: Verdict) -> bool:
+    """Whether a chain was refused since it ends at no known anchor."""
+    return not verdict.accepted and any(one.rule in _UNANCHORED for one in verdict.findings)
 
 
 def _is_ca(certificate: x509.Certificate) -> bool:

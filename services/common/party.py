@@ -7,7 +7,7 @@ import hashlib
 import hmac
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pki.edition import Edition
 from pki.profiles import Role
@@ -23,6 +23,9 @@ from .events import Recorder, unit_of_work
 from .keystore import KeyStore, has_sealed_keys, sealing_secret
 from .migrations import upgrade
 from .tables import Tables
+
+if TYPE_CHECKING:
+    from .trust_stores import Keeper
 
 log = logging.getLogger("pnclab")
 
@@ -40,8 +43,13 @@ class Party:
     def __init__(self, ecosystem: Ecosystem, name: str, tables: Tables) -> None:
         self.ecosystem = ecosystem
         self.config: PartyConfig = ecosystem.party(name)
+        self.tables = tables
+        # The trust stores that this party keeps, by the name of their doors.
+        self.keepers: dict[str, Keeper] = {}
         self.clock = Clock(ecosystem.clock_offset)
-        self.database = Database(self.config.database, tables.metadata, tables.event_row)
+        self.database = Database(
+            self.config.database, tables.metadata, tables.event_row, schema=name
+        )
         secret = sealing_secret(
             self.config.secret_file, lost=has_sealed_keys(self.database, tables.key_row)
         )

@@ -8,7 +8,7 @@ from services.common.app import build_app
 from services.common.party import Party
 from services.ecosystem import Ecosystem
 
-from .doors import chargers
+from .doors import chargers, trust
 from .service import ChargePointOperator
 from .store import TABLES
 
@@ -20,7 +20,7 @@ def create(ecosystem: Ecosystem, name: str) -> FastAPI:
         party,
         description="A charge point operator: its chargers' backend, its tariff, its records.",
         service=service,
-        doors=(chargers.router,),
+        doors=(chargers.router, trust.router),
         prepare=service.prepare,
         rounds=(service.send_unsent, service.ask_after_sessions),
         stop=service.close,

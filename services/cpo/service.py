@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session
 from pki.codes import iso2_code, ocpp_status
 from pki.identifiers import EMAID, EVSEID, IdentifierError
 from pki.profiles import Role
+from pki.trust import Holder
 from services.common import answers
 from services.common.auth import Caller
 from services.common.certificates import b64
@@ -29,6 +30,7 @@ from services.common.events import Event, unit_of_work
 from services.common.judging import Judge
 from services.common.money import decimal, price
 from services.common.party import Party
+from services.common.trust_stores import HeldStore
 from services.ecosystem import Tariff
 
 from .store import SessionRow, charging_since, session_of, unsent
@@ -97,7 +99,7 @@ class ChargePointOperator:
         self._sending: dict[str, asyncio.Task[SessionRow]] = {}
 
     async def prepare(self) -> None:
-        await self.judge.refresh()
+        await self.judge.prepare()
 
     async def close(self) -> None:
         """What is being sent gets a while to arrive; the rest is sent after the next start."""
@@ -115,6 +117,12 @@ class ChargePointOperator:
             known is None or known.uses.get("cpo") != self.party.config.name
         ):
             raise Refusal(403, "not_yours", f"{caller.client} is not a charger of this operator")
+
+    async def charger_anchors(self) -> HeldStore:
+        """Our trust store, as far as a charger has use for it."""
+        store = await self.judge.keeper.fresh()
+        held = self.party.trust.held[Holder.CHARGER]
+        return replace(store, anchors=tuple(a for a in store.anchors if a.role in held))
 
     # ------------------------------------------------------------ certificates
 

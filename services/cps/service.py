@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from urllib.parse import quote
 
 from cryptography import x509
@@ -64,6 +65,7 @@ class ContractDataRequest:
     contract_chain: tuple[x509.Certificate, ...]
     encrypted_private_key: bytes
     dh_public_key: bytes
+    any_time: bool = False
 
 
 class ProvisioningService:
@@ -75,7 +77,7 @@ class ProvisioningService:
 
     async def prepare(self) -> None:
         await self._prepare_signer()
-        await self.judge.refresh()
+        await self.judge.prepare()
 
     async def keep_current(self) -> None:
         """A round: renew the signing certificate in time, and sign again what older ones signed."""
@@ -125,6 +127,7 @@ class ProvisioningService:
                 # Without an answer the old signature would end the contract: not for that.
                 revocation=RevocationPolicy.IF_AVAILABLE,
                 what=f"the contract certificate of {row.emaid}, to be signed again",
+                at=self._within(leaf),
             )
         if verdict.accepted:
             state = SIGNED if row.state == SIGNED else SIGNED_AGAIN
@@ -140,6 +143,13 @@ class ProvisioningService:
                 found.signer, found.signed_at = signer, now
 
         await self.party.database.write(keep)
+
+    def _within(self, certificate: x509.Certificate) -> datetime | None:
+        """The instant of the certificate's validity that is nearest to now; None where that is
+        now."""
+        now = self.party.clock.now()
+        first, last = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+        return None if first <= now <= last else min(max(first, now), last)
 
     async def _prepare_signer(self) -> None:
         """Our signing certificate, renewed when less than a third of its life is left."""
@@ -204,6 +214,7 @@ class ProvisioningService:
                 identifier=emaid,
                 policy="contract_revocation",
                 what=f"the contract certificate of {emaid}",
+                at=self._within(leaf) if request.any_time else None,
             )
         path = tuple(step.certificate for step in verdict.path[:-1])
         if path != request.contract_chain:

@@ -42,4 +42,4 @@ class MobilityOperator:
                     "certificate": b64(der_of(self.ca.authority(Role.MO_ROOT).certificate)),
                 },
             )
-        await self.contracts.judge.refresh()
+        await self.contracts.judge.prepare()

@@ -17,6 +17,7 @@ from pki.identifiers import PCID, IdentifierError
 from pki.issuing import CertificateRequestError, read_certificate_request
 from pki.names import Subject
 from pki.profiles import Role
+from pki.trust import Holder
 from services.ca.service import NOT_ISSUED, CertificateAuthority, role_domain
 from services.common.certificates import (
     b64,
@@ -30,6 +31,7 @@ from services.common.certificates import (
 from services.common.errors import Refusal, wrong_identifier
 from services.common.events import Event
 from services.common.party import Party
+from services.common.trust_stores import CARS, Keeper, pool
 
 from .store import CA, VehicleRow, by_key, pending
 
@@ -41,6 +43,16 @@ class VehicleMaker:
     def __init__(self, party: Party) -> None:
         self.party = party
         self.ca = CertificateAuthority(party, CA, (Role.OEM_ROOT, Role.OEM_SUB1, Role.OEM_SUB2))
+        # The roots that its cars get, in the factory and over the air.
+        self.over_the_air = Keeper(
+            party,
+            CARS,
+            Holder.VEHICLE,
+            pool(party, Holder.VEHICLE),
+            party.config.policy["anchors"],
+            readers=("vehicle",),
+        )
+        party.keepers["over-the-air"] = self.over_the_air
         # PCIDs of cars that a request is completing right now.
         self._under_way: set[str] = set()
 
@@ -54,6 +66,7 @@ class VehicleMaker:
             summary=f"{self.party.config.title} publishes its root",
             body={"type": "OEM", "certificate": b64(der_of(root))},
         )
+        await self.over_the_air.prepare()
 
     async def resume(self) -> None:
         """A round: complete the cars that were left half way; what cannot be stays pending."""

@@ -30,7 +30,7 @@ class ProvisioningPool:
         self.judge = Judge(party)
 
     async def prepare(self) -> None:
-        await self.judge.refresh()
+        await self.judge.prepare()
 
     async def register(
         self,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cryptography import x509
@@ -22,6 +21,7 @@ from services.common.keystore import CountedKey
 from services.common.party import Party
 from services.ecosystem import EcosystemError
 
+from .anchors import CarStores
 from .cable import Cable, CableError
 from .charging import Contract, EvccSession, Outcome
 from .store import (
@@ -37,11 +37,6 @@ from .store import (
 
 # Longer than a charger lets a car queue for an outlet, seconds.
 QUEUE_TIMEOUT = 130.0
-# ListOfRootCertificateIDs names no more; the newest ones go into a car.
-MAX_ROOTS = 20
-
-
-Roots = list[answers.Root]
 
 
 @dataclass(frozen=True)
@@ -59,6 +54,7 @@ class Car:
 class Garage:
     def __init__(self, party: Party) -> None:
         self.party = party
+        self.stores = CarStores(party)
         # Pending cars that a request is completing right now; cars that are on a visit.
         self._under_way: set[str] = set()
         self._visiting: set[str] = set()
@@ -124,8 +120,10 @@ class Garage:
         """Have a car certified and put the roots into it; Refusal where that fails. What the
         maker will not build is forgotten, all else stays pending."""
         party = self.party
-        roots = await self._roots()
         maker = party.client(row.oem)
+        roots = await self.stores.from_maker(maker, f"{row.oem} factory")
+        if not roots.anchors:
+            raise Refusal(409, "no_v2g_root", f"{row.oem} has no V2G root to put into a car")
         try:
             answer = await maker.call(
                 "POST",
@@ -143,7 +141,6 @@ class Garage:
             pcid=built.pcid,
             evccid=f"02{secrets.token_hex(5).upper()}",
             chain=pem(built.chain),
-            v2g_roots=pem(roots),
             key_reference=row.key_reference,
             built_at=party.clock.now(),
         )
@@ -155,22 +152,10 @@ class Garage:
             session.delete(waiting)
             session.add(car)
             session.flush()
+            self.stores.take_over(session, car.pcid, roots)
             return car
 
         return await party.database.write(keep)
-
-    async def _roots(self) -> Sequence[x509.Certificate]:
-        published = await self.party.uses("rcp").call(
-            "GET",
-            "/roots",
-            name="roots",
-            summary="The factory puts the V2G roots into the car",
-            params={"type": "V2G"},
-        )
-        roots = [root.certificate for root in published.read(Roots)][-MAX_ROOTS:]
-        if not roots:
-            raise Refusal(409, "no_v2g_root", "the root pool has no V2G root to put into a car")
-        return roots
 
     async def _forget(self, row: PendingRow) -> None:
         def forget(session: Session) -> None:
@@ -294,7 +279,7 @@ class Garage:
             row.pcid,
             row.evccid,
             from_pem(row.chain),
-            from_pem(row.v2g_roots),
+            await self.stores.roots(row.pcid),
             await self.party.keys.get(row.key_reference),
             contract,
         )

@@ -33,10 +33,11 @@ from pki.keys import SoftwareKey
 from pki.names import Subject
 from pki.profiles import Role, profile
 from pki.trust import Anchor, TrustStore
-from services.common import judging
+from services.common import judging, trust_stores
 from services.common.auth import Caller
 from services.common.certificates import b64, b64_chain, der_of, fingerprint, read_certificate
 from services.common.errors import PartyUnreachable, Refusal
+from services.common.trust_stores import Change
 from services.cps.store import REFUSED, SIGNED, SIGNED_AGAIN, STORED, SignedRow
 from services.ecosystem import load
 from v2g import exi
@@ -534,13 +535,14 @@ def test_a_withdrawn_root_is_forgotten_within_a_minute(
 ) -> None:
     judge = world.service("plugpark").judge
     chain = [read_certificate(one, "c") for one in world.car()["chain"]]
+    keeper = judge.keeper
     asked: list[float] = []
-    kept = judge.refresh
+    kept = keeper.renew
 
-    async def counted() -> None:
+    async def counted() -> Change:
         asked.append(time.monotonic())
         await asyncio.sleep(0.05)
-        await kept()
+        return await kept()
 
     async def judged() -> None:
         await judge.verdict(
@@ -557,29 +559,30 @@ def test_a_withdrawn_root_is_forgotten_within_a_minute(
     world.run(kept())
     anchors, store = judge.store.anchors, judge.store
     assert anchors
-    monkeypatch.setattr(judge, "refresh", counted)
+    monkeypatch.setattr(keeper, "renew", counted)
     # Whatever is not in the pool any more, as this party still has it.
-    judge.store = TrustStore(store.holder, (*anchors, Anchor(chain[0], Role.V2G_ROOT)))
+    odd = (*anchors, Anchor(chain[0], Role.V2G_ROOT))
+    keeper.store = TrustStore(store.holder, odd, version=store.version)
     monkeypatch.setattr(judging, "_UNANCHORED", ())
     world.run(many())
     assert not asked
     assert judge.store.anchors != anchors
-    judge._refresh_due = time.monotonic() - 1
+    keeper._refresh_due = time.monotonic() - 1
     world.run(many())
     assert len(asked) == 1
     assert judge.store.anchors == anchors
-    assert 0 < judge._refresh_due - time.monotonic() <= judging.ANCHORS_REUSE <= 60
+    assert 0 < keeper._refresh_due - time.monotonic() <= trust_stores.ANCHORS_REUSE <= 60
 
-    async def away() -> None:
+    async def away() -> Change:
         asked.append(time.monotonic())
         raise PartyUnreachable("root-pool", "", "it is away")
 
-    monkeypatch.setattr(judge, "refresh", away)
-    judge._refresh_due = time.monotonic() - 1
+    monkeypatch.setattr(keeper, "renew", away)
+    keeper._refresh_due = time.monotonic() - 1
     world.run(many())
     assert len(asked) == 2
     assert judge.store.anchors == anchors
-    assert judge._refresh_due > time.monotonic()
+    assert keeper._refresh_due > time.monotonic()
 
 
 # ------------------------------------------------------------------- what is told

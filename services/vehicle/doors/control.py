@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
+from cryptography import x509
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
@@ -72,12 +74,12 @@ def _service(request: Request) -> Garage:
     return service
 
 
-def _car(row: Any, installed: Any) -> CarBody:
+def _car(row: Any, installed: Any, roots: Iterable[x509.Certificate]) -> CarBody:
     return CarBody(
         pcid=row.pcid,
         evccid=row.evccid,
         chain=b64_chain(from_pem(row.chain)),
-        v2g_roots=b64_chain(from_pem(row.v2g_roots)),
+        v2g_roots=b64_chain(roots),
         contract=InstalledBody(
             emaid=installed.emaid,
             chain=b64_chain(from_pem(installed.chain)),
@@ -91,7 +93,9 @@ def _car(row: Any, installed: Any) -> CarBody:
 @router.post("", status_code=201)
 async def build(request: Request, body: BuildBody, _caller: AdminCaller) -> CarBody:
     """Build a car: key in the car, provisioning certificate from its maker."""
-    return _car(await _service(request).build(body.oem, body.pcid), None)
+    garage = _service(request)
+    row = await garage.build(body.oem, body.pcid)
+    return _car(row, None, await garage.stores.roots(row.pcid))
 
 
 @router.get("")
@@ -103,7 +107,9 @@ async def cars(request: Request, _caller: AdminCaller) -> list[str]:
 @router.get("/{pcid:path}")
 async def car(request: Request, pcid: str, _caller: AdminCaller) -> CarBody:
     """A car and the contract in it."""
-    return _car(*await _service(request).get(pcid))
+    garage = _service(request)
+    row, installed = await garage.get(pcid)
+    return _car(row, installed, await garage.stores.roots(row.pcid))
 
 
 @router.post("/{pcid:path}/charge")
