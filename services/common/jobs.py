@@ -1,0 +1,156 @@
+"""A party's jobs: work that is due again and again.
+
+What an unreachable party or a crash left unfinished is taken up, and what time uses up is
+renewed: a job looks what is due *now* and does that, so it may run at any time, any number of
+times. It runs every few seconds of elapsed time, at once when the ecosystem's clock was moved
+(by whichever process), and when somebody asks (``POST /jobs/run``); never twice at a time.
+
+What a job did and what still waits it says itself (:func:`did`, :func:`waits`); who asked for
+the run gets it as a report.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from .errors import DatabaseUnavailable, Refusal
+
+if TYPE_CHECKING:
+    from .party import Party
+
+log = logging.getLogger("pnclab")
+
+Work = Callable[[], Awaitable[None]]
+
+# Seconds between two runs of a job, and between two looks at the clock.
+RUN_EVERY = 5.0
+LOOK_EVERY = 1.0
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Something that could not be done yet, and why."""
+
+    what: str
+    why: str
+
+
+@dataclass
+class Report:
+    """What one run of a job came to."""
+
+    job: str
+    does: str
+    done: list[str] = field(default_factory=list)
+    waits: list[Waiting] = field(default_factory=list)
+
+
+_report: ContextVar[Report | None] = ContextVar("pnclab_report", default=None)
+
+
+def did(what: str) -> None:
+    """The job under way did ``what``; outside of a job nobody is told."""
+    if (report := _report.get()) is not None:
+        report.done.append(what)
+
+
+def waits(what: str, why: str) -> None:
+    """The job under way could not do ``what`` yet."""
+    if (report := _report.get()) is not None:
+        report.waits.append(Waiting(what, why))
+
+
+class _Job:
+    def __init__(self, party: Party, number: int, work: Work) -> None:
+        self.party = party
+        self.work = work
+        self.name = getattr(work, "__name__", "job").strip("_").replace("_", "-")
+        text = (inspect.getdoc(work) or "").split("\n\n")[0].replace("\n", " ")
+        self.does = text.removeprefix("A round: ")
+        self.due = asyncio.Event()
+        self._lock = f"job-{number}-{self.name}"
+        self._one_at_a_time = asyncio.Lock()
+
+    async def run(self, *, wait: bool) -> Report:
+        """Run it once. Of several workers of the party one runs a job at a time; who does not
+        ``wait`` for the other leaves it at that."""
+        report = Report(self.name, self.does)
+        async with (
+            self._one_at_a_time,
+            self.party.database.alone(self._lock, wait=wait) as mine,
+        ):
+            if not mine:
+                return report
+            token = _report.set(report)
+            try:
+                await self.work()
+            except Refusal as reason:
+                waits(self.name, reason.message)
+            except Exception as error:
+                if isinstance(error, DatabaseUnavailable):
+                    log.error("%s: %s failed: %s", self.party.config.name, self.name, error)
+                else:
+                    log.exception("%s: %s failed", self.party.config.name, self.name)
+                # The next run may have more luck.
+                waits(self.name, f"it failed: {error or type(error).__name__}")
+            finally:
+                _report.reset(token)
+        return report
+
+
+class Jobs:
+    """The jobs of one party, in the order in which they are run when somebody asks."""
+
+    def __init__(self, party: Party, work: Sequence[Work], ready: asyncio.Event) -> None:
+        self.party = party
+        self._ready = ready
+        self._jobs = [_Job(party, number, one) for number, one in enumerate(work, 1)]
+        self._seen = party.clock.moves
+
+    def tasks(self) -> list[asyncio.Task[None]]:
+        """What goes on in the background, until it is cancelled."""
+        return [
+            asyncio.create_task(self._watch_clock()),
+            *(asyncio.create_task(self._again_and_again(job)) for job in self._jobs),
+        ]
+
+    async def run(self) -> list[Report]:
+        """Run every job once, now; Refusal 503 while the party is still starting."""
+        if not self._ready.is_set():
+            raise Refusal(
+                503, "not_ready", f"{self.party.config.name} is still starting; see /healthz"
+            )
+        self._moved()
+        return [await job.run(wait=True) for job in self._jobs]
+
+    def _moved(self) -> bool:
+        """Whether the clock was moved since the last look."""
+        self.party.clock.now()
+        seen, self._seen = self._seen, self.party.clock.moves
+        return seen != self._seen
+
+    async def _watch_clock(self) -> None:
+        await self._ready.wait()
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            if self._moved():
+                for job in self._jobs:
+                    job.due.set()
+
+    async def _again_and_again(self, job: _Job) -> None:
+        await self._ready.wait()
+        while True:
+            job.due.clear()
+            try:
+                await job.run(wait=False)
+            except Exception:  # the lock could not be taken
+                log.exception("%s: %s could not run", self.party.config.name, job.name)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(job.due.wait(), RUN_EVERY)
