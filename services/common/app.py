@@ -26,9 +26,10 @@ from sqlalchemy.exc import DBAPIError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from . import auth
-from .doors import events, trust
+from .doors import clock, events, trust
 from .errors import HANDLERS, DatabaseUnavailable, Refusal
 from .events import HOP_HEADER, RUN_HEADER, Event, readable, unit_of_work
+from .jobs import Jobs
 from .party import Party
 from .problems import NotAsExpectedError, WrongUseError
 
@@ -39,10 +40,8 @@ MAX_BODY = 1024 * 1024
 # the answer instead of a broken pipe.
 MAX_DRAIN = 64 * 1024 * 1024
 
-# Seconds between two rounds of what was left unfinished.
-ROUND_EVERY = 5.0
-
 _RUN = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_HOP = re.compile(r"[0-9a-f]{20,40}")
 _QUIET_PATHS = ("/healthz", "/events", "/oauth/token", "/docs", "/openapi.json")
 
 
@@ -66,7 +65,10 @@ class Envelope:
         if body is None:
             await _too_large()(scope, receive, send)
             return
-        with unit_of_work(run if _RUN.fullmatch(run) else None):
+        hop = headers.get(HOP_HEADER.lower(), b"").decode("latin-1")
+        with unit_of_work(
+            run if _RUN.fullmatch(run) else None, hop if _HOP.fullmatch(hop) else None
+        ):
             outside = HOP_HEADER.lower() not in headers and not scope["path"].startswith(
                 _QUIET_PATHS
             )
@@ -272,7 +274,7 @@ async def healthz(request: Request) -> Any:
 
 
 # The doors of every party; each is a file of its own in `doors/`.
-COMMON_DOORS: tuple[APIRouter, ...] = (auth.router, _common, events.router)
+COMMON_DOORS: tuple[APIRouter, ...] = (auth.router, _common, events.router, clock.router)
 
 
 def build_app(
@@ -287,8 +289,8 @@ def build_app(
 ) -> FastAPI:
     """The application of ``party``: its doors over ``service``, its preparation, its rounds.
 
-    A round is work that is due again and again once the party is ready: what an
-    unreachable party or a crash left unfinished is taken up there.
+    A round is one of the party's jobs (:mod:`.jobs`): work that is due again and again once the
+    party is ready; what an unreachable party or a crash left unfinished is taken up there.
     """
 
     @contextlib.asynccontextmanager
@@ -296,11 +298,7 @@ def build_app(
         party.open()
         preparation: Preparation = app.state.preparation
         tasks = [asyncio.create_task(preparation.run())]
-        due = (*rounds, *(keeper.renew_daily for keeper in party.keepers.values()))
-        tasks += [
-            asyncio.create_task(_again_and_again(preparation, f"round-{number}", work))
-            for number, work in enumerate(due, 1)
-        ]
+        tasks += app.state.jobs.tasks()
         try:
             yield
         finally:
@@ -322,26 +320,10 @@ def build_app(
     app.state.party = party
     app.state.service = service
     app.state.preparation = Preparation(party, prepare)
+    due = (*rounds, *(keeper.renew_daily for keeper in party.keepers.values()))
+    app.state.jobs = Jobs(party, due, app.state.preparation.ready)
     stores = (trust.router_of(name, keeper.readers) for name, keeper in party.keepers.items())
     for door in (*doors, *stores, *COMMON_DOORS):
         app.include_router(door)
     app.add_middleware(Envelope, party=party)
     return app
-
-
-async def _again_and_again(
-    preparation: Preparation, name: str, work: Callable[[], Awaitable[None]]
-) -> None:
-    party = preparation.party
-    await preparation.ready.wait()
-    while True:
-        try:
-            # Of several workers one does a round at a time.
-            async with party.database.alone(name) as mine:
-                if mine:
-                    await work()
-        except DatabaseUnavailable as reason:
-            log.error("%s: a round failed: %s", party.config.name, reason)
-        except Exception:  # the next round may have more luck
-            log.exception("%s: a round failed", party.config.name)
-        await asyncio.sleep(ROUND_EVERY)

@@ -10,6 +10,7 @@ same body::
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +21,10 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from pki.identifiers import IdentifierError
+
+from .problems import NotAsExpectedError
+
+log = logging.getLogger("pnclab")
 
 
 class Refusal(Exception):
@@ -43,6 +48,11 @@ class Refusal(Exception):
         if self.details:
             body["details"] = self.details
         return body
+
+
+class DatabaseUnavailable(NotAsExpectedError):
+    """A party's database did not do its part (503). Nothing was changed, unless the message
+    says that this is not known."""
 
 
 class PartyUnreachable(Refusal):
@@ -94,6 +104,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
         413: "The body is larger than this party reads.",
         422: "A value was understood and refused; the message says by which rule.",
         502: "A party behind this one could not be reached or failed.",
+        503: "This party's database, or the party itself, is not there for now.",
         504: "A party behind this one was too slow.",
     }.items()
 }
@@ -147,8 +158,14 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"code": code, "message": message}, error.status_code, error.headers)
 
 
+async def _unavailable(request: Request, error: Exception) -> JSONResponse:
+    log.error("%s: the database failed: %s", request.app.state.party.config.name, error)
+    return JSONResponse(Refusal(503, "database_unavailable", str(error)).as_dict(), 503)
+
+
 HANDLERS = {
     Refusal: _refused,
+    DatabaseUnavailable: _unavailable,
     IdentifierError: _wrong_identifier,
     RequestValidationError: _wrong_shape,
     HTTPException: _http_error,

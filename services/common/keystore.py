@@ -123,10 +123,20 @@ class KeyStore:
         return self._open[reference]
 
     async def get_or_generate(self, reference: str, edition: Edition) -> CountedKey:
+        """The key under ``reference``, made where there is none; whoever asks at the same time,
+        in this process or another one, gets the same one."""
         try:
             return await self.get(reference)
         except KeyError:
-            return await self.generate(reference, edition)
+            key = SoftwareKey.generate(edition, reference=reference)
+
+        def keep(session: Session) -> CountedKey:
+            known = session.get(self._row, reference)
+            if known is not None:
+                return self._unseal(reference, known.sealed)
+            return self.put(session, reference, key)
+
+        return await self._database.write(keep)
 
     def _unseal(self, reference: str, sealed: bytes) -> CountedKey:
         try:

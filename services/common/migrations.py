@@ -58,6 +58,7 @@ def _config(database: Database, kind: str) -> Config:
     config.set_main_option("path_separator", "newline")
     config.attributes["engine"] = database.engine
     config.attributes["metadata"] = database.metadata
+    config.attributes["schema"] = database.schema
     return config
 
 
@@ -76,7 +77,7 @@ def upgrade(database: Database, kind: str) -> None:
         command.upgrade(config, "head")
     except CommandError as error:
         raise SchemaError(
-            f"{database.engine.url!r} is at schema {current!r}, which this version's {kind} "
+            f"{database} is at schema {current!r}, which this version's {kind} "
             f"does not know: it was made by a newer version or by another kind of party ({error})"
         ) from None
 

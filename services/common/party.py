@@ -14,12 +14,13 @@ from pki.profiles import Role
 from pki.trust import TrustModel
 from services.ecosystem import Ecosystem, PartyConfig
 
+from . import jobs
 from .auth import TokenIssuer
 from .client import Http, PartyClient
 from .clock import Clock
 from .database import Database
 from .errors import Refusal
-from .events import Recorder, unit_of_work
+from .events import Recorder, current_unit, unit_of_work
 from .keystore import KeyStore, has_sealed_keys, sealing_secret
 from .migrations import upgrade
 from .tables import Tables
@@ -46,7 +47,7 @@ class Party:
         self.tables = tables
         # The trust stores that this party keeps, by the name of their doors.
         self.keepers: dict[str, Keeper] = {}
-        self.clock = Clock(ecosystem.clock_offset)
+        self.clock = Clock.kept_in(ecosystem.data, ecosystem.clock_offset)
         self.database = Database(
             self.config.database, tables.metadata, tables.event_row, schema=name
         )
@@ -116,11 +117,14 @@ class Party:
         What another party refuses, or does not answer, stays as it is until the next round.
         """
         for row in rows:
-            with unit_of_work("resume"):
+            with unit_of_work(current_unit().run or "resume"):
                 try:
                     await work(row)
                 except Refusal as reason:
                     log.info("%s: %s waits: %s", self.config.name, name(row), reason.message)
+                    jobs.waits(name(row), reason.message)
+                else:
+                    jobs.did(name(row))
                 await self.database.flush()
 
     async def close(self) -> None:

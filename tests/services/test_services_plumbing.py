@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import insert, select, text
-from sqlalchemy.exc import IntegrityError, OperationalError, StatementError
+from sqlalchemy.exc import IntegrityError, StatementError
 from sqlalchemy.orm import Session
 
 from pki.edition import ISO2
@@ -32,7 +32,7 @@ from services.common.auth import Client, TokenIssuer
 from services.common.certificates import unb64
 from services.common.clock import Clock
 from services.common.database import Database
-from services.common.errors import PartyRefused, PartyUnreachable, Refusal
+from services.common.errors import DatabaseUnavailable, PartyRefused, PartyUnreachable, Refusal
 from services.common.events import (
     MAX_PAYLOAD,
     Event,
@@ -202,7 +202,7 @@ def test_a_database_that_is_locked(store: Store) -> None:
 
     other = sqlite3.connect(store.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    assert {type(one) for one in asyncio.run(work())} == {OperationalError}
+    assert {type(one) for one in asyncio.run(work())} == {DatabaseUnavailable}
     other.execute("ROLLBACK")
     other.close()
     assert asyncio.run(work()) == [None] * 3
@@ -702,6 +702,6 @@ def test_inserting_past_the_orm_is_still_one_transaction(store: Store) -> None:
         session.execute(insert(RootRow), [values])
         session.execute(text("SELECT * FROM nothing"))
 
-    with pytest.raises(OperationalError):
+    with pytest.raises(DatabaseUnavailable):
         asyncio.run(store.database.write(two))
     assert store.marks() == set()
