@@ -23,9 +23,15 @@ from urllib.parse import urlsplit
 
 from pki.edition import Edition, edition
 from pki.identifiers import PCID, IdentifierError
+from pki.profiles import Role, profile
 from pki.trust import TRUST_MODELS, TrustModel
 
+from .common.clock import DurationError, duration, duration_text
 from .common.problems import WrongUseError
+
+# So that every date stays within what X.509 can say, wherever the clock is.
+LONGEST_BACKDATE = timedelta(days=40 * 365)
+LONGEST_LIFE = timedelta(days=200 * 365)
 
 KINDS: Mapping[str, str] = {
     "v2g-root": "V2G root operator: root CA, sub-CAs for CPO and CPS",
@@ -39,6 +45,9 @@ KINDS: Mapping[str, str] = {
     "charger": "a charger (SECC)",
     "vehicle": "vehicles (EVCC)",
 }
+
+# The databases that a party can live on: their URLs begin with one of these.
+DATABASES = ("sqlite", "postgresql", "postgresql+psycopg")
 
 # Which identifier a kind of party is found by.
 SCOPE_FIELDS: Mapping[str, str] = {"oem": "wmi", "mo": "provider_id", "cpo": "operator_id"}
@@ -209,6 +218,9 @@ class Ecosystem:
     clients: tuple[Client, ...]
     cars: tuple[CarConfig, ...] = ()
     clock_offset: timedelta = timedelta()
+    # How much earlier than now certificates begin, and lives that are not the profiles'.
+    backdate: timedelta = timedelta()
+    lifetimes: Mapping[Role, timedelta] = field(default_factory=dict)
     # Whether parties may be told to misbehave.
     faults: bool = False
     # Where keys and identifiers come from: the machine's entropy, or a seed (for studies).
@@ -253,6 +265,17 @@ class Ecosystem:
             for party in self.parties.values()
         }
         return replace(self, data=folder, parties=parties)
+
+    def on_database(self, url: str) -> Ecosystem:
+        """The same ecosystem with all parties on the PostgreSQL server at ``url``, each in a
+        schema of its own."""
+        url = _database({"database": url}, "--database")
+        if url.startswith("sqlite"):
+            raise EcosystemError(
+                "--database: one SQLite file is not for all; name a folder (--data)"
+            )
+        parties = {party.name: replace(party, database=url) for party in self.parties.values()}
+        return replace(self, parties=parties)
 
     def on_free_ports(self) -> Ecosystem:
         """The same ecosystem on ports of loopback that are free now."""
@@ -317,7 +340,7 @@ def from_document(
 ) -> Ecosystem:
     """Check a parsed ecosystem file and make it one value."""
     head = _table(document, "ecosystem", where)
-    _known(document, {"ecosystem", "client", "party", "car"}, where)
+    _known(document, {"ecosystem", "lifetimes", "client", "party", "car"}, where)
     _known(head, _HEAD, "[ecosystem]")
     trust_name = _text(head, "trust_model", "[ecosystem]", "operator-roots")
     if trust_name not in TRUST_MODELS:
@@ -329,10 +352,13 @@ def from_document(
     except (KeyError, ValueError) as error:
         raise EcosystemError(f"[ecosystem] edition: {error}") from None
     folder = data or Path(_text(head, "data", "[ecosystem]", "pnclab-data"))
+    shared = _database(head, "[ecosystem]") if "database" in head else None
+    if shared is not None and shared.startswith("sqlite"):
+        raise EcosystemError("[ecosystem] database: one SQLite file is not for all; see data")
 
     parties: dict[str, PartyConfig] = {}
     for number, entry in enumerate(_tables(document, "party", where), 1):
-        party = _party(entry, number, folder)
+        party = _party(entry, number, folder, shared)
         if party.name in parties:
             raise EcosystemError(f"[[party]] {number}: the name {party.name!r} is taken")
         parties[party.name] = party
@@ -365,6 +391,8 @@ def from_document(
         clients=clients,
         cars=cars,
         clock_offset=_offset(head.get("clock_offset", 0)),
+        backdate=backdate(_text(head, "backdate", "[ecosystem]", "0s"), "[ecosystem] backdate"),
+        lifetimes=_lifetimes(document.get("lifetimes", {}), chosen_edition),
         faults=_flag(head, "faults", "[ecosystem]"),
         seed=_text(head, "seed", "[ecosystem]") if "seed" in head else None,
     )
@@ -380,10 +408,14 @@ def to_document(ecosystem: Ecosystem) -> str:
         f"country = {_quoted(ecosystem.country)}",
         f"data = {_quoted(str(ecosystem.data.absolute()))}",
         f"clock_offset = {ecosystem.clock_offset.total_seconds()}",
+        f"backdate = {_quoted(duration_text(ecosystem.backdate))}",
         f"faults = {str(ecosystem.faults).lower()}",
     ]
     if ecosystem.seed is not None:
         lines.append(f"seed = {_quoted(ecosystem.seed)}")
+    if ecosystem.lifetimes:
+        lines += ["", "[lifetimes]"]
+        lines += [f"{k} = {_quoted(duration_text(v))}" for k, v in ecosystem.lifetimes.items()]
     for client in ecosystem.clients:
         lines += [
             "",
@@ -433,6 +465,8 @@ _HEAD = {
     "country",
     "data",
     "clock_offset",
+    "backdate",
+    "database",
     "faults",
     "seed",
 }
@@ -463,7 +497,7 @@ _SHAPES: Mapping[str, tuple[str, str]] = {
 }
 
 
-def _party(entry: Mapping[str, Any], number: int, folder: Path) -> PartyConfig:
+def _party(entry: Mapping[str, Any], number: int, folder: Path, shared: str | None) -> PartyConfig:
     where = f"[[party]] {number}"
     name = _text(entry, "name", where)
     where = f"[[party]] {name}"
@@ -492,7 +526,7 @@ def _party(entry: Mapping[str, Any], number: int, folder: Path) -> PartyConfig:
         title=_text(entry, "title", where, name),
         organisation=_shaped(entry, "organisation", where, name),
         url=url,
-        database=_text(entry, "database", where, f"sqlite:///{folder / name}.db"),
+        database=_database(entry, where, shared or f"sqlite:///{folder / name}.db"),
         secret_file=Path(_text(entry, "secret_file", where, str(folder / f"{name}.secret"))),
         scope_id=_shaped(entry, scope_field, where).upper() if scope_field else None,
         uses={key: _text(entry, key, where) for key in USES[kind] if key in entry},
@@ -535,7 +569,9 @@ def _check_evse(charger: PartyConfig, operator: PartyConfig) -> None:
 def _check_unique(parties: Any) -> None:
     seen: dict[tuple[str, str], str] = {}
     for party in parties:
-        marks = [("url", party.url), ("database", party.database)]
+        marks = [("url", party.url)]
+        if party.database.startswith("sqlite"):  # elsewhere each has a schema of its own
+            marks.append(("database", party.database))
         if party.scope_id:
             marks.append((SCOPE_FIELDS[party.kind], party.scope_id))
         if "cable" in party.options:
@@ -595,6 +631,24 @@ def _client(entry: Mapping[str, Any], number: int, parties: Mapping[str, Any]) -
     return client
 
 
+def _database(entry: Mapping[str, Any], where: str, default: str | None = None) -> str:
+    """A database's URL. Messages name its scheme only: it may hold a password."""
+    url = _text(entry, "database", where, default)
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme not in DATABASES:
+        raise EcosystemError(
+            f"{where} database: {scheme.partition(':')[0]!r} is none of "
+            f"{', '.join(f'{known}://' for known in DATABASES)}"
+        )
+    if not rest.strip("/"):
+        raise EcosystemError(f"{where} database: {scheme}:// names no database")
+    try:
+        urlsplit(url).port  # noqa: B018 - reading it checks it
+    except ValueError:
+        raise EcosystemError(f"{where} database: its port is no number up to 65535") from None
+    return url
+
+
 def _tariff(entry: Any, where: str) -> Tariff:
     if not isinstance(entry, dict):
         raise EcosystemError(f"{where} tariff: a charge point operator needs a [party.tariff]")
@@ -641,6 +695,45 @@ def _url(entry: Mapping[str, Any], where: str) -> str:
     if not good:
         raise EcosystemError(f"{where} url: {url!r} is not an http(s) address")
     return url
+
+
+def backdate(text: str, where: str) -> timedelta:
+    """How much earlier certificates begin. EcosystemError names ``where``."""
+    found = _duration(text, where)
+    if not timedelta() <= found <= LONGEST_BACKDATE:
+        raise EcosystemError(f"{where}: {text!r} is not within 0s and {LONGEST_BACKDATE.days}d")
+    return found
+
+
+def lifetime(role: str, text: str, edition: Edition, where: str) -> tuple[Role, timedelta]:
+    """A life for certificates of a role. EcosystemError names ``where``."""
+    try:
+        rules = profile(Role(role), edition)
+    except (KeyError, ValueError):
+        raise EcosystemError(f"{where}: {role!r} is none of {', '.join(Role)}") from None
+    found, most = _duration(text, where), rules.validity.maximum or LONGEST_LIFE
+    if not timedelta(seconds=1) <= found <= most:
+        raise EcosystemError(
+            f"{where}: {text!r} is not within 1s and {duration_text(most)}, the longest life of a "
+            f"{rules.role.label}"
+        )
+    return rules.role, timedelta(seconds=int(found.total_seconds()))
+
+
+def _lifetimes(table: Any, edition: Edition) -> dict[Role, timedelta]:
+    if not isinstance(table, dict):
+        raise EcosystemError("[lifetimes]: a table is wanted, such as contract = \"10m\"")
+    return dict(
+        lifetime(role, _text(table, role, "[lifetimes]"), edition, f"[lifetimes] {role}")
+        for role in table
+    )
+
+
+def _duration(text: str, where: str) -> timedelta:
+    try:
+        return duration(text)
+    except DurationError as error:
+        raise EcosystemError(f"{where}: {error}") from None
 
 
 def _offset(seconds: Any) -> timedelta:
