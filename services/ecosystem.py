@@ -110,17 +110,63 @@ POLICIES: Mapping[str, Policy] = {
         "whether cars take over their maker's set of V2G roots once a day of ecosystem time, or "
         "only by command",
     ),
+    "renewals": Policy(
+        ("in-time", "always", "never"),
+        "whether a car's CertificateUpdateReq gets a new certificate: when the present one ends "
+        "within renewal_before_days, at any time, or never",
+    ),
+    "operator_unreachable": Policy(
+        ("refuse", "allow"),
+        "whether a car may charge when its mobility operator does not answer: without a promise "
+        "to pay (its record says offline)",
+    ),
+    "offline_sessions": Policy(
+        ("pay", "dispute"),
+        "whether a session that was begun offline is paid when everything else is in order",
+    ),
+    "installation_failed": Policy(
+        ("stop", "use-present"),
+        "whether a car whose installation or update failed plugs in again and charges with the "
+        "contract that it has",
+    ),
+    "unknown_car": Policy(
+        ("chain-error", "no-certificate"),
+        "what a car that is not in the provisioning pool is answered: FAILED_CertChainError or "
+        "FAILED_NoCertificateAvailable",
+    ),
+    "unknown_root_code": Policy(
+        ("chain-error", "not-allowed"),
+        "what a contract is answered whose chain ends at a root that the operator does not hold: "
+        "FAILED_CertChainError or FAILED_CertificateNotAllowedAtThisEVSE",
+    ),
+    "expired_update": Policy(
+        ("refuse", "allow"),
+        "whether a contract certificate that has expired may still ask for its update",
+    ),
 }
 
 POLICIES_OF: Mapping[str, tuple[str, ...]] = {
     "pcp": ("identifiers", "oem_revocation", "anchors"),
-    "mo": ("identifiers", "oem_revocation", "anchors"),
+    "mo": ("identifiers", "oem_revocation", "anchors", "renewals", "offline_sessions"),
     "cps": ("identifiers", "contract_revocation", "anchors"),
-    "ccp": ("identifiers", "oem_revocation", "listed_root", "anchors"),
+    "ccp": (
+        "identifiers",
+        "oem_revocation",
+        "listed_root",
+        "anchors",
+        "unknown_car",
+        "expired_update",
+    ),
     "oem": ("identifiers", "anchors"),
-    "cpo": ("identifiers", "contract_revocation", "anchors"),
+    "cpo": (
+        "identifiers",
+        "contract_revocation",
+        "anchors",
+        "operator_unreachable",
+        "unknown_root_code",
+    ),
     "charger": ("identifiers", "anchors", "unknown_root"),
-    "vehicle": ("identifiers", "over_the_air"),
+    "vehicle": ("identifiers", "over_the_air", "installation_failed"),
 }
 
 
@@ -473,7 +519,13 @@ _HEAD = {
 _COMMON = {"name", "kind", "title", "organisation", "url", "database", "secret_file", "policy"}
 _OPTIONS: Mapping[str, Mapping[str, str | None]] = {
     # key: default, None where the entry must give it
-    "mo": {"markup_percent": "0", "credit_limit": "500.00", "root": "own"},
+    "mo": {
+        "markup_percent": "0",
+        "credit_limit": "500.00",
+        "root": "own",
+        "renewal_before_days": "28",
+    },
+    "vehicle": {"update_before_days": "21"},
     "charger": {"evse_id": None, "cable": None, "outlets": "6"},
 }
 _LABELLED = {"cpo": {"tariff"}}
@@ -491,6 +543,8 @@ _SHAPES: Mapping[str, tuple[str, str]] = {
     "cable": (r"[^\s:]+:\d{1,5}", "host:port"),
     "root": ("own|v2g", "own, or v2g (its sub-CAs come from the V2G root operator)"),
     "outlets": (r"[1-9]\d{0,3}", "a number in quotes, 1 to 9999"),
+    "renewal_before_days": (r"\d{1,4}", "days in quotes, 0 to 9999"),
+    "update_before_days": (r"\d{1,4}", "days in quotes, 0 to 9999"),
     "currency": ("[A-Z]{3}", "a currency is three capital letters (ISO 4217)"),
     "per_kwh": (r"\d{1,4}(\.\d{1,6})?", "prices are decimals in quotes, below 10000"),
     "per_session": (r"\d{1,4}(\.\d{1,6})?", "prices are decimals in quotes, below 10000"),
@@ -722,7 +776,7 @@ def lifetime(role: str, text: str, edition: Edition, where: str) -> tuple[Role, 
 
 def _lifetimes(table: Any, edition: Edition) -> dict[Role, timedelta]:
     if not isinstance(table, dict):
-        raise EcosystemError("[lifetimes]: a table is wanted, such as contract = \"10m\"")
+        raise EcosystemError('[lifetimes]: a table is wanted, such as contract = "10m"')
     return dict(
         lifetime(role, _text(table, role, "[lifetimes]"), edition, f"[lifetimes] {role}")
         for role in table
