@@ -87,7 +87,7 @@ class Http:
         """
         unit = current_unit()
         sent = dict(headers or {})
-        sent[HOP_HEADER] = new_id()
+        sent[HOP_HEADER] = hop = new_id()
         if unit.run:
             sent[RUN_HEADER] = unit.run
         if body is not None:
@@ -132,6 +132,7 @@ class Http:
                     response=answered_raw,
                     cost={"bytes": len(content or b"") + len(received)},
                     milliseconds=round(spent, 2),
+                    id=hop,
                 )
             )
         return status, received

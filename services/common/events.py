@@ -6,9 +6,12 @@ each verdict and each posting is one :class:`Event`. Events are collected in the
 transaction as the change that they tell about; :class:`~.database.Database`
 does that. The caller writes a hop down, as it alone also knows when nobody
 answers; the callee does so for callers that are not of this ecosystem (they
-send no ``Pnclab-Hop`` header).
+send no ``Pnclab-Hop`` header). That header is the identifier that the caller's event
+will have, and the events of the work that a call set off carry it as their ``cause``: so
+what happened in many processes comes together as one story.
 
-Secrets do not reach an event: :func:`redacted` runs where an event is made.
+Secrets do not reach an event: :func:`redacted` runs where an event is made, by the names
+of fields and by the look of values.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import itertools
 import json
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -26,6 +30,7 @@ from datetime import datetime
 from typing import Any
 
 from .clock import real_time
+from .marks import MAX_MARKS, chain_marks, marks_of
 
 RUN_HEADER = "Pnclab-Run"
 HOP_HEADER = "Pnclab-Hop"
@@ -34,16 +39,70 @@ HOP_HEADER = "Pnclab-Hop"
 MAX_PAYLOAD = 65_536
 MAX_DEPTH = 32
 
+# The kinds of events, and what each tells.
+EVENT_KINDS: Mapping[str, str] = {
+    "http": "a call over HTTP and its answer",
+    "cable": "a message on the cable and its answer",
+    "issued": "a certificate was issued",
+    "revoked": "a certificate was revoked",
+    "verdict": "something was checked, and accepted or refused",
+    "state": "something has another state now",
+    "ledger": "a posting, an invoice, a settlement",
+    "step": "a step of a scenario",
+    "fault": "a fault was set, cleared or did its work",
+    "clock": "the ecosystem's clock was moved",
+    "trust": "a trust store has changed",
+}
+OUTCOMES = ("ok", "refused", "failed")
+
+REDACTED = "(redacted)"
+# Names of fields whose values are secrets, in lower case without "_", "-" and blanks.
+# What is called encrypted_private_key is meant to travel.
 SECRET_NAMES = frozenset(
     {
-        "access_token",
+        "accesstoken",
+        "apikey",
         "authorization",
-        "client_secret",
+        "clientsecret",
+        "cookie",
+        "passphrase",
+        "passwd",
         "password",
-        "private_key",
+        "privatekey",
+        "proxyauthorization",
+        "refreshtoken",
         "secret",
+        "setcookie",
         "token",
+        "xapikey",
     }
+)
+_SECRET_ENDINGS = ("secret", "password", "passphrase", "accesstoken", "refreshtoken")
+# The private members of a JSON Web Key (RFC 7518 section 6).
+_JWK_SECRETS = frozenset({"d", "p", "q", "dp", "dq", "qi", "k", "oth"})
+
+# A text without one of these holds no secret that can be seen.
+_HINTS = ("eyj", "bearer", "private key", "authorization", "secret", "token", "passw", "passph")
+_SECRET_TEXTS: tuple[tuple[re.Pattern[str], str], ...] = (
+    # An encrypted private key says so in its first line.
+    (
+        re.compile(
+            r"-----BEGIN (?!ENCRYPTED)[A-Z0-9 ]*PRIVATE KEY-----"
+            r"(?:.*?-----END [A-Z0-9 ]*PRIVATE KEY-----|.*)",
+            re.DOTALL,
+        ),
+        REDACTED,
+    ),
+    (re.compile(r"eyJ[\w-]{6,}\.[\w-]{2,}(?:\.[\w-]*)*"), REDACTED),
+    (re.compile(r"(?i)\b(bearer\s+)(?=\S*[\d.=_-])[\w.~+/=-]{8,}"), rf"\1{REDACTED}"),
+    (re.compile(r"(?i)\b(authorization:\s*)\S+(?:[ \t]+\S+)?"), rf"\1{REDACTED}"),
+    (
+        re.compile(
+            r"(?i)((?:client_secret|access_token|refresh_token|api_key|passw(?:or)?d|passphrase"
+            r"|private_key|\bsecret|\btoken)[\"']?\s*(?:=|:|%3D)\s*[\"']?)[^\s&\"',;}]+"
+        ),
+        rf"\1{REDACTED}",
+    ),
 )
 
 
@@ -63,10 +122,10 @@ class Cost:
 class Event:
     """One thing that happened.
 
-    ``kind`` is one of ``http``, ``cable``, ``issued``, ``revoked``, ``verdict``,
-    ``state``, ``ledger``, ``step``; ``name`` the protocol's own word (a message,
+    ``kind`` is one of :data:`EVENT_KINDS`; ``name`` the protocol's own word (a message,
     a path); ``outcome`` is ``ok``, ``refused`` or ``failed``; ``at`` is ecosystem
-    time, ``real`` seconds since the epoch by the machine's clock.
+    time, ``real`` seconds since the epoch by the machine's clock. ``marks`` say what it is
+    about (:mod:`.marks`); ``cause`` is the event of the call under which it happened.
     """
 
     kind: str
@@ -85,6 +144,13 @@ class Event:
     run: str | None = None
     at: datetime | None = None
     real: float = 0.0
+    marks: tuple[str, ...] = ()
+    cause: str | None = None
+
+    @property
+    def began(self) -> float:
+        """When what it tells began, seconds by the machine's clock."""
+        return self.real - (self.milliseconds or 0.0) / 1000
 
     def as_dict(self) -> dict[str, Any]:
         """JSON: bytes as base64, instants as ISO 8601."""
@@ -95,6 +161,7 @@ class Event:
             values[name] = base64.b64encode(raw).decode() if raw is not None else None
         values["data"] = dict(self.data)
         values["cost"] = dict(self.cost)
+        values["marks"] = list(self.marks)
         return values
 
     @classmethod
@@ -106,6 +173,7 @@ class Event:
         for name in ("request", "response"):
             if known.get(name) is not None:
                 known[name] = base64.b64decode(known[name])
+        known["marks"] = tuple(known.get("marks") or ())
         return cls(**known)
 
 
@@ -120,29 +188,84 @@ def new_id(real: float | None = None) -> str:
 
 
 def redacted(value: Any, _depth: int = 0) -> Any:
-    """``value`` (JSON) with everything that is named like a secret blanked out.
+    """``value`` (JSON) with everything that is named like a secret, or looks like one, blanked
+    out.
 
     What comes out can be written as JSON everywhere, whatever somebody sent: numbers that
-    JSON does not have become text, lone surrogates are escaped, depth is bounded.
+    JSON does not have become text, lone surrogates and NUL are escaped, depth is bounded.
     """
     if isinstance(value, str):
-        # PostgreSQL keeps no NUL in a text.
-        written = value if "\0" not in value else value.replace("\0", "\\x00")
-        return written if written.isascii() else written.encode(errors="backslashreplace").decode()
+        return _without_secrets(value)
+    if isinstance(value, bytes):
+        return REDACTED.encode() if _secret_bytes(value) else value
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, Mapping | list | tuple) and _depth == MAX_DEPTH:
         return "(deeper than an event tells)"
     if isinstance(value, Mapping):
+        jwk = "kty" in value
         return {
-            redacted(key): "(redacted)"
-            if key.lower() in SECRET_NAMES
+            redacted(key): REDACTED
+            if inner and (_secret_name(key) or (jwk and key in _JWK_SECRETS))
             else redacted(inner, _depth + 1)
             for key, inner in value.items()
         }
     if isinstance(value, list | tuple):
         return [redacted(inner, _depth + 1) for inner in value]
     return value
+
+
+def _secret_name(name: str) -> bool:
+    plain = re.sub("[-_ ]", "", name.lower())
+    return plain in SECRET_NAMES or plain.endswith(_SECRET_ENDINGS)
+
+
+def _writable(text: str) -> str:
+    if not text.isascii() or "\0" in text:
+        return text.encode(errors="backslashreplace").decode().replace("\0", "\\x00")
+    return text
+
+
+def _without_secrets(text: str) -> str:
+    text = _writable(text)
+    if len(text) < 8:
+        return text
+    lower = text.lower()
+    if any(hint in lower for hint in _HINTS):
+        for pattern, replacement in _SECRET_TEXTS:
+            text = pattern.sub(replacement, text)
+    # DER in base64 begins with an M, as its first byte is that of a SEQUENCE.
+    if text.lstrip()[:1] == "M" and _is_private_key(_first_bytes(text)):
+        return REDACTED
+    return text
+
+
+def _first_bytes(text: str) -> bytes:
+    head = "".join(text[:256].split()).replace("-", "+").replace("_", "/")[:64]
+    try:
+        return base64.b64decode(head[: len(head) // 4 * 4], validate=True)
+    except ValueError:
+        return b""
+
+
+def _is_private_key(der: bytes) -> bool:
+    """Whether this begins like PrivateKeyInfo (RFC 5208), ECPrivateKey (RFC 5915), RSAPrivateKey
+    (RFC 8017) or PFX (RFC 7292): a SEQUENCE that begins with a small INTEGER, the version.
+
+    Certificates, requests, OCSP, CRLs and encrypted private keys begin with a SEQUENCE or OID.
+    """
+    if len(der) < 16 or der[0] != 0x30:
+        return False
+    start = 2 + (der[1] & 0x7F if der[1] & 0x80 else 0)
+    inner = der[start : start + 4]
+    return inner[:2] == b"\x02\x01" and inner[2:3] in b"\0\1\3" and inner[3:] in b"\x30\x04\x02"
+
+
+def _secret_bytes(raw: bytes) -> bool:
+    if _is_private_key(raw[:32]):
+        return True
+    text = raw.decode("latin-1")
+    return _without_secrets(text) != _writable(text)
 
 
 def readable(content: bytes | None) -> tuple[Any, bytes | None]:
@@ -161,9 +284,12 @@ def readable(content: bytes | None) -> tuple[Any, bytes | None]:
 
 @dataclass
 class Unit:
-    """A unit of work: its run, its events that are not yet written, its cost so far."""
+    """A unit of work: its run and cause, its events that are not yet written, its cost."""
 
     run: str | None = None
+    cause: str | None = None
+    # Marks that every event from now on carries: what the work is about.
+    about: tuple[str, ...] = ()
     events: list[Event] = field(default_factory=list)
     cost: Cost = field(default_factory=Cost)
 
@@ -181,12 +307,13 @@ def current_unit() -> Unit:
 
 
 @contextmanager
-def unit_of_work(run: str | None = None) -> Iterator[Unit]:
-    """Collect events and cost under ``run`` until the block ends.
+def unit_of_work(run: str | None = None, cause: str | None = None) -> Iterator[Unit]:
+    """Collect events and cost under ``run`` until the block ends; ``cause`` is the event of the
+    call that set the work off.
 
     Whoever opens a unit flushes it (:meth:`~.database.Database.flush`).
     """
-    unit = Unit(run)
+    unit = Unit(run, cause)
     token = _unit.set(unit)
     try:
         yield unit
@@ -217,21 +344,33 @@ class Recorder:
         return done
 
     def stamped(self, event: Event) -> Event:
-        """``event`` with its identifier, times and run, without its secrets; not yet queued."""
+        """``event`` with its identifier, times, run and marks, without its secrets; not yet
+        queued."""
         unit = current_unit()
         real = real_time()
+        data = redacted(event.data)
+        marks = (*event.marks, *unit.about, *marks_of(data))
+        if event.response is not None and event.kind in ("issued", "verdict"):
+            marks += chain_marks(event.response)
         return replace(
             event,
-            id=new_id(real),
+            id=event.id or new_id(real),
             party=self.party,
             run=event.run or unit.run,
+            cause=event.cause or unit.cause,
             at=self._clock.now(),
             real=real,
             name=redacted(event.name)[:128],
             sender=redacted(event.sender)[:64],
             receiver=redacted(event.receiver)[:64],
             summary=redacted(event.summary)[:1024],
-            data=redacted(event.data),
-            request=event.request[:MAX_PAYLOAD] if event.request is not None else None,
-            response=event.response[:MAX_PAYLOAD] if event.response is not None else None,
+            data=data,
+            request=_payload(event.request),
+            response=_payload(event.response),
+            marks=tuple(dict.fromkeys(marks))[:MAX_MARKS],
         )
+
+
+def _payload(raw: bytes | None) -> bytes | None:
+    # Before it is cut: a key that is cut is one still.
+    return None if raw is None else redacted(raw)[:MAX_PAYLOAD]
