@@ -6,6 +6,10 @@ a later round completes it:
 
 ``pending`` (ordered) -> ``certified`` (certificate and encrypted key, in one transaction)
 -> ``active`` (signed by the provisioning service and stored in the contract pool).
+
+A contract has one certificate after the other, its generations (:mod:`.renewals`): each is
+issued with a new key, encrypted for the car's provisioning key, and from the second on also
+for the key of the one that it follows, since a car updates with that.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from cryptography import x509
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from pki.contract_key import encrypt_contract_key
+from pki.contract_key import EncryptedContractKey, encrypt_contract_key
 from pki.identifiers import EMAID, PCID, IdentifierError
 from pki.keys import SoftwareKey
 from pki.names import Subject
@@ -39,15 +43,31 @@ from services.common.events import Event, cost
 from services.common.judging import Judge
 from services.common.party import Party
 
-from .store import ContractRow, DriverRow, unfinished
+from .store import ContractRow, DriverRow, GenerationRow, generations, half_revoked, unfinished
 
 _LETTERS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def end_revoked(session: Session, revoked: str) -> None:
-    """A revoked contract certificate ends its contract, in the transaction that revokes it."""
+    """A revoked contract certificate ends its contract, in the transaction that revokes it; one
+    that was followed by another ends only itself."""
     for row in session.scalars(select(ContractRow).where(ContractRow.fingerprint == revoked)):
         row.status = "revoked"
+    for found in session.scalars(select(GenerationRow).where(GenerationRow.fingerprint == revoked)):
+        found.status = "revoked"
+
+
+def request_key(row: ContractRow, number: int) -> str:
+    """The natural key under which a contract's certificate ``number`` is issued once."""
+    first = f"emaid:{row.emaid}:{row.edition}"
+    return first if number == 1 else f"{first}:{number}"
+
+
+def show(row: ContractRow, found: GenerationRow) -> None:
+    """Make a generation the one that its contract shows as its certificate."""
+    row.generation = found.number
+    row.chain, row.fingerprint = found.chain, found.fingerprint
+    row.encrypted_key, row.dh_public_key = found.encrypted_key, found.dh_public_key
 
 
 class Contracts:
@@ -65,13 +85,22 @@ class Contracts:
             if row.status in ("pending", "certified"):
                 await self._complete(row)
             else:
-                await self._leave_pool(row)
+                await self.leave_pool(row)
 
         half_way = await self.party.database.read(unfinished)
         await self.party.take_up(
             (row for row in half_way if row.emaid not in self._under_way),
             go_on,
             lambda row: f"the contract {row.wire} ({row.status})",
+        )
+
+        async def revoke(found: GenerationRow) -> None:
+            await self.ca.revoke(found.fingerprint, "cessationOfOperation")
+
+        await self.party.take_up(
+            await self.party.database.read(half_revoked),
+            revoke,
+            lambda found: f"generation {found.number} of the revoked contract {found.emaid}",
         )
 
     async def sign(
@@ -113,7 +142,7 @@ class Contracts:
             emaid = await self._half_way(driver, pcid) or self._new_emaid()
         # The car must exist before anything is written down.
         async with self.party.turns:
-            recipient = await self._provisioning(pcid)
+            recipient = await self.provisioning(pcid)
 
         def order(session: Session) -> tuple[ContractRow, bool]:
             if session.get(DriverRow, driver) is None:
@@ -192,11 +221,15 @@ class Contracts:
         return await self.party.database.read(lambda session: list(session.scalars(query)))
 
     async def revoke(self, text: str, reason: str) -> ContractRow:
-        """Revoke the contract's certificate and take it out of the pool."""
+        """Revoke all of the contract's certificates and take it out of the pool."""
         row = await self.get(text)
-        if row.fingerprint is not None:
-            await self.ca.revoke(row.fingerprint, reason)
+        for found in reversed(await self.generations(row)):  # first the one that is in use
+            await self.ca.revoke(found.fingerprint, reason)
         return await self._end(await self.get(text), "revoked")
+
+    async def generations(self, row: ContractRow) -> list[GenerationRow]:
+        """The contract's certificates, oldest first."""
+        return await self.party.database.read(lambda session: generations(session, row.emaid))
 
     async def cancel(self, text: str) -> ContractRow:
         """End the contract; its certificate stays good, the account does not pay any more."""
@@ -209,26 +242,11 @@ class Contracts:
     ) -> ContractRow:
         if row.status == "pending":
             if recipient is None:
-                recipient = await self._provisioning(PCID.parse(row.pcid, strict=False))
+                recipient = await self.provisioning(PCID.parse(row.pcid, strict=False))
             row = await self._certify(row, recipient)
-        chain = from_pem(row.chain)
-        assert row.encrypted_key is not None
-        assert row.dh_public_key is not None
-        await self.party.uses("cps").call(
-            "POST",
-            "/contract-data",
-            name="sign contract data",
-            summary=f"{self.party.config.title} has the contract {row.wire} signed",
-            body={
-                "emaid": row.wire,
-                "pcid": row.pcid,
-                "contract_chain": b64_chain(chain),
-                "encrypted_private_key": b64(row.encrypted_key),
-                "dh_public_key": b64(row.dh_public_key),
-                # A certificate that is expired or to come on purpose is signed as it is.
-                "any_time": row.valid_from is not None or row.valid_to is not None,
-            },
-        )
+        for found in await self.generations(row):
+            if found.number == row.generation:
+                await self.have_signed(row, found)
         told = self.party.recorder.stamped(
             Event(
                 kind="state",
@@ -244,36 +262,89 @@ class Contracts:
             found = session.get_one(ContractRow, row.emaid)
             if found.status == "certified":
                 found.status = "active"
+                for one in generations(session, row.emaid):
+                    one.status = "active" if one.status == "certified" else one.status
                 self.party.database.tell(session, told)
             return found
 
         row = await self.party.database.write(finish)
         # It may have been ended while it was on its way to the pool.
-        return row if row.status == "active" else await self._leave_pool(row)
+        return row if row.status == "active" else await self.leave_pool(row)
+
+    async def have_signed(self, row: ContractRow, found: GenerationRow) -> None:
+        """Have the provisioning service sign a generation and bring it to the pool; the same
+        one again changes nothing."""
+        update = None
+        if found.update_encrypted_key is not None and found.update_dh_public_key is not None:
+            update = {
+                "for_certificate": found.update_for,
+                "encrypted_private_key": b64(found.update_encrypted_key),
+                "dh_public_key": b64(found.update_dh_public_key),
+            }
+        await self.party.uses("cps").call(
+            "POST",
+            "/contract-data",
+            name="sign contract data",
+            summary=f"{self.party.config.title} has the contract {row.wire} signed",
+            body={
+                "emaid": row.wire,
+                "pcid": row.pcid,
+                "contract_chain": b64_chain(from_pem(found.chain)),
+                "encrypted_private_key": b64(found.encrypted_key),
+                "dh_public_key": b64(found.dh_public_key),
+                # A certificate that is expired or to come on purpose is signed as it is.
+                "any_time": row.valid_from is not None or row.valid_to is not None,
+                "recipient": found.recipient,
+                "update": update,
+            },
+        )
 
     async def _certify(self, row: ContractRow, recipient: x509.Certificate) -> ContractRow:
+        await self.issue_generation(row, 1, recipient, None)
+        return await self.get(row.wire)
+
+    async def issue_generation(
+        self,
+        row: ContractRow,
+        number: int,
+        recipient: x509.Certificate,
+        older: GenerationRow | None,
+    ) -> None:
+        """Issue certificate ``number`` of a contract, its key encrypted for ``recipient`` and,
+        where it follows an ``older`` one, for that one's key."""
         edition = self.party.edition
         contract_key = SoftwareKey.generate(edition, reference=f"contract/{row.emaid}")
-        encrypted = encrypt_contract_key(
-            contract_key,
-            public_key(recipient),
-            edition,
-            ephemeral=SoftwareKey.generate(edition),
-            iv=os.urandom(16),
-        )
-        cost().agreements += 1
+        encrypted = self._encrypted(contract_key, recipient)
+        update = self._encrypted(contract_key, from_pem(older.chain)[0]) if older else None
+        now = self.party.clock.now()
+        wanted = "pending" if number == 1 else "active"
 
         def keep(session: Session, chain: tuple[x509.Certificate, ...]) -> None:
             found = session.get_one(ContractRow, row.emaid)
-            if found.status != "pending":  # undoes the certificate too
+            if found.status != wanted:  # undoes the certificate too
                 raise Refusal(
-                    409, "not_pending", f"the contract {row.wire} is {found.status} meanwhile"
+                    409, f"not_{wanted}", f"the contract {row.wire} is {found.status} meanwhile"
                 )
-            found.chain = pem(chain)
-            found.fingerprint = fingerprint(chain[0])
-            found.encrypted_key = encrypted.ciphertext
-            found.dh_public_key = encrypted.dh_public_key
-            found.status, found.in_pool = "certified", True
+            made = GenerationRow(
+                emaid=row.emaid,
+                number=number,
+                fingerprint=fingerprint(chain[0]),
+                chain=pem(chain),
+                status="certified",
+                recipient=fingerprint(recipient),
+                encrypted_key=encrypted.ciphertext,
+                dh_public_key=encrypted.dh_public_key,
+                update_for=older.fingerprint if older else None,
+                update_encrypted_key=update.ciphertext if update else None,
+                update_dh_public_key=update.dh_public_key if update else None,
+                not_after=chain[0].not_valid_after_utc,
+                issued_at=now,
+            )
+            session.add(made)
+            found.in_pool = True
+            if number == 1:
+                found.status = "certified"
+                show(found, made)
 
         try:
             await self.ca.issue(
@@ -285,16 +356,30 @@ class Contracts:
                     domain_components=role_domain(Role.CONTRACT, self.party),
                 ),
                 public_key=contract_key.public_key,
-                request_key=f"emaid:{row.emaid}:{row.edition}",
-                not_before=row.valid_from,
-                not_after=min(filter(None, (row.ends, row.valid_to)), default=None),
+                request_key=request_key(row, number),
+                # A validity on purpose is that of the first certificate.
+                not_before=row.valid_from if number == 1 else None,
+                not_after=min(
+                    filter(None, (row.ends, row.valid_to if number == 1 else None)), default=None
+                ),
                 also=keep,
             )
         except Refusal as refusal:
             # The same order came in twice at once, and the other one was first: its key counts.
             if refusal.code != "already_issued":
                 raise
-        return await self.get(row.wire)
+
+    def _encrypted(
+        self, contract_key: SoftwareKey, recipient: x509.Certificate
+    ) -> EncryptedContractKey:
+        cost().agreements += 1
+        return encrypt_contract_key(
+            contract_key,
+            public_key(recipient),
+            self.party.edition,
+            ephemeral=SoftwareKey.generate(self.party.edition),
+            iv=os.urandom(16),
+        )
 
     async def _end(self, row: ContractRow, status: str) -> ContractRow:
         told = self.party.recorder.stamped(
@@ -317,9 +402,9 @@ class Contracts:
             return found
 
         row = await self.party.database.write(change)
-        return await self._leave_pool(row)
+        return await self.leave_pool(row)
 
-    async def _leave_pool(self, row: ContractRow) -> ContractRow:
+    async def leave_pool(self, row: ContractRow) -> ContractRow:
         if not row.in_pool:
             return row
         try:
@@ -340,7 +425,7 @@ class Contracts:
 
         return await self.party.database.write(change)
 
-    async def _provisioning(self, pcid: PCID) -> x509.Certificate:
+    async def provisioning(self, pcid: PCID) -> x509.Certificate:
         """The car's provisioning certificate, from the pool, judged."""
         answer = await self.party.uses("pcp").call(
             "GET",

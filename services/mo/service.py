@@ -9,6 +9,7 @@ from services.common.party import Party
 
 from .accounts import Accounts
 from .contracts import Contracts, end_revoked
+from .renewals import Renewals
 from .settlement import Settlement
 from .store import CA
 
@@ -27,6 +28,7 @@ class MobilityOperator:
         )
         self.accounts = Accounts(party)
         self.contracts = Contracts(party, self.ca)
+        self.renewals = Renewals(party, self.contracts)
         self.settlement = Settlement(party, self.contracts)
 
     async def prepare(self) -> None:

@@ -240,6 +240,17 @@ def generations(session: Session, emaid: str) -> list[GenerationRow]:
     )
 
 
+def half_revoked(session: Session) -> list[GenerationRow]:
+    """Certificates of revoked contracts that are not revoked themselves yet."""
+    return list(
+        session.scalars(
+            select(GenerationRow)
+            .join(ContractRow, ContractRow.emaid == GenerationRow.emaid)
+            .where(GenerationRow.status != "revoked", ContractRow.status == "revoked")
+        )
+    )
+
+
 def half_renewed(session: Session) -> list[GenerationRow]:
     """Renewals that a crash or an unreachable party left half way."""
     return list(
