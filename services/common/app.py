@@ -26,9 +26,10 @@ from sqlalchemy.exc import DBAPIError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from . import auth
-from .doors import clock, events, trust
+from .doors import clock, events, faults, trust
 from .errors import HANDLERS, DatabaseUnavailable, Refusal
 from .events import HOP_HEADER, RUN_HEADER, Event, readable, unit_of_work
+from .http_faults import Exchange
 from .jobs import Jobs
 from .party import Party
 from .problems import NotAsExpectedError, WrongUseError
@@ -98,8 +99,14 @@ class Envelope:
                 kept.append(message)
 
         asked = body
+        exchange = Exchange(self.party, scope, asked, receive)
         try:
-            await self.app(scope, replay, keep)
+            instead = await exchange.instead()
+            if instead is None:
+                await self.app(scope, replay, keep)
+            else:
+                kept = instead
+            kept = await exchange.spoilt(kept)
         except Exception:
             if started:
                 raise
@@ -274,7 +281,7 @@ async def healthz(request: Request) -> Any:
 
 
 # The doors of every party; each is a file of its own in `doors/`.
-COMMON_DOORS: tuple[APIRouter, ...] = (auth.router, _common, events.router, clock.router)
+COMMON_DOORS: tuple[APIRouter, ...] = (auth.router, _common, events.router, clock.router, faults.router)
 
 
 def build_app(

@@ -292,6 +292,8 @@ class Unit:
     about: tuple[str, ...] = ()
     events: list[Event] = field(default_factory=list)
     cost: Cost = field(default_factory=Cost)
+    # The fault that this work met ({id, kind}): its events say so from then on.
+    fault: Mapping[str, str] | None = None
 
     def take(self) -> list[Event]:
         taken, self.events = self.events, []
@@ -347,6 +349,8 @@ class Recorder:
         """``event`` with its identifier, times, run and marks, without its secrets; not yet
         queued."""
         unit = current_unit()
+        if unit.fault is not None and "fault" not in event.data:
+            event = replace(event, data={**event.data, "fault": unit.fault})
         real = real_time()
         data = redacted(event.data)
         marks = (*event.marks, *unit.about, *marks_of(data))

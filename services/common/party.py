@@ -21,6 +21,7 @@ from .clock import Clock
 from .database import Database
 from .errors import Refusal
 from .events import Recorder, current_unit, unit_of_work
+from .faults import Faults
 from .keystore import KeyStore, has_sealed_keys, sealing_secret
 from .migrations import upgrade
 from .tables import Tables
@@ -62,6 +63,7 @@ class Party:
             ecosystem.all_clients(),
             self.clock,
         )
+        self.faults = Faults(self, tables)
         self.http = Http(self)
         self.turns = asyncio.Semaphore(TURNS)
         self._clients: dict[str, PartyClient] = {}

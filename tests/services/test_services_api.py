@@ -44,6 +44,11 @@ COMMON = {
     "POST /oauth/token": PUBLIC,
     "GET /healthz": PUBLIC,
     "GET /events": ANY,
+    "GET /fault-kinds": ADMIN,
+    "GET /faults": ADMIN,
+    "POST /faults": ADMIN,
+    "DELETE /faults": ADMIN,
+    "DELETE /faults/{fault}": ADMIN,
 }
 CA = {
     "GET /authorities": PUBLIC,
