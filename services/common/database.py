@@ -57,7 +57,6 @@ from sqlalchemy.types import BigInteger, Integer
 from .engines import READERS, engine_for, is_away, lock_key, shown
 from .errors import DatabaseUnavailable, Refusal
 from .event_log import START, EventLog, Wanted
-from .event_log import START, EventLog, Wanted
 from .events import Event, current_unit
 
 T = TypeVar("T")
