@@ -1,0 +1,34 @@
+"""whole numbers of 64 bits on PostgreSQL; on SQLite they have them as it is"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "cpo_64_bits"
+down_revision = "cpo_0004"
+branch_labels = None
+depends_on = None
+
+NUMBERS = (
+    ("faults", "calls_left"),
+    ("faults", "hits"),
+    ("sessions", "cost_cents"),
+    ("sessions", "meter_start_wh"),
+    ("sessions", "meter_stop_wh"),
+    ("trust_stores", "version"),
+)
+
+
+def upgrade() -> None:
+    _change(sa.BigInteger())
+
+
+def downgrade() -> None:
+    _change(sa.Integer())
+
+
+def _change(wanted: sa.types.TypeEngine[int]) -> None:
+    if op.get_bind().dialect.name == "postgresql":
+        for table, column in NUMBERS:
+            op.alter_column(table, column, type_=wanted)
