@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from services.common.events import Event, current_unit, unit_of_work
+from services.common.marks import marks_of
 from v2g import exi
 from v2g.messages import iso2, sap
 from v2g.v2gtp import FrameReader, PayloadType, V2GTPError, frame
@@ -156,11 +157,12 @@ class _Connection:
                 self.plug = plug
                 plug.connected(_this_task())
                 self.sender = plug.vehicle
-                current_unit().run = plug.run
-                # The handshake came before we knew whose it was.
                 unit = current_unit()
+                unit.run, unit.cause = plug.run, plug.cause
+                # The handshake came before we knew whose it was.
                 unit.events = [
-                    replace(event, run=plug.run, sender=plug.vehicle) for event in unit.take()
+                    replace(event, run=plug.run, cause=plug.cause, sender=plug.vehicle)
+                    for event in unit.take()
                 ]
 
     def _record(
@@ -168,6 +170,16 @@ class _Connection:
     ) -> None:
         code = _code(answer)
         party = self.charger.party
+        facts = self.session.facts
+        # From here on all that the session causes is about it and its contract.
+        current_unit().about = marks_of(
+            {
+                "session": facts.session_id,
+                "emaid": facts.emaid,
+                "charger": (party.config.name, self.charger.evse_id),
+                "certificate": facts.contract_chain[:1],
+            }
+        )
         party.recorder.record(
             Event(
                 kind="cable",
@@ -182,10 +194,11 @@ class _Connection:
                     "response": exi.to_xml(schema, answer, indent=2),
                     "response_name": exi.message_name(answer),
                     "code": code,
-                    "reason": self.session.facts.refusal,
-                    "session": self.session.facts.session_id.hex(),
-                    "evccid": self.session.facts.evccid,
+                    "reason": facts.refusal,
+                    "session": facts.session_id.hex(),
+                    "evccid": facts.evccid,
                 },
+                marks=marks_of(request, answer),
                 request=asked,
                 response=sent,
                 cost={"bytes": len(asked) + len(sent)},

@@ -57,12 +57,13 @@ START_TIMEOUT = 4.0
 
 @dataclass
 class Plug:
-    """A car that is plugged in, the run in which that happened, its connections on the cable;
+    """A car that is plugged in, the run and the call with which that happened, its connections;
     ``quiet_since`` (monotonic seconds) counts while there is none."""
 
     evccid: str
     vehicle: str
     run: str | None
+    cause: str | None = None
     connections: set[asyncio.Task[Any]] = field(default_factory=set)
     quiet_since: float = field(default_factory=time.monotonic)
 
@@ -200,7 +201,8 @@ class Charger:
         if plug is not None:
             self._outlets.release()
             return plug
-        self.plugs[evccid] = Plug(evccid, vehicle, current_unit().run)
+        unit = current_unit()
+        self.plugs[evccid] = Plug(evccid, vehicle, unit.run, unit.cause)
         return self.plugs[evccid]
 
     def _plugged(self, evccid: str, vehicle: str) -> Plug | None:
@@ -209,7 +211,7 @@ class Charger:
             return None
         if plug.vehicle != vehicle:
             raise Refusal(409, "plugged_in", f"the car {evccid} is plugged in by another party")
-        plug.run = current_unit().run
+        plug.run, plug.cause = current_unit().run, current_unit().cause
         if not plug.connections:
             plug.quiet_since = time.monotonic()
         return plug
