@@ -6,11 +6,17 @@ answered with a contract is answered with the protocol's own refusal, also as EX
 that the charger can pass it on to the car.
 
 What a car would refuse is not handed out: the chain of the provisioning service is judged
-when its data is stored, and again when it is delivered.
+when its data is stored, and again when it is delivered; data for a former provisioning key of
+the car is renewed by its mobility operator first.
+
+A CertificateUpdateReq is answered when the car proves that it holds the key of a contract
+certificate that is good. Where the next certificate of that contract does not wait here, its
+mobility operator is asked for it; who that is, the EMAID says.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -32,7 +38,7 @@ from services.common.certificates import (
     read_der,
 )
 from services.common.contract_elements import check_key_elements
-from services.common.errors import PartyRefused, Refusal, wrong_identifier
+from services.common.errors import PartyRefused, PartyUnreachable, Refusal, wrong_identifier
 from services.common.events import Event, cost
 from services.common.judging import Judge
 from services.common.party import Party
@@ -45,20 +51,51 @@ from v2g.certificate_installation import (
     read_request,
     read_response,
 )
+from v2g.certificate_update import (
+    NEVER,
+    NEXT_TIME,
+    UpdateRequest,
+    UpdateResponse,
+    failed_update,
+    update_response,
+)
+from v2g.certificate_update import read_request as read_update_request
+from v2g.certificate_update import read_response as read_update_response
 from v2g.messages import iso2
 from v2g.signature import SignatureError
 
-from .store import ContractDataRow, of_car
+from .store import ContractDataRow, DefaultRow, default_of, of_car
+
+# The policy unknown_car -> what a car hears that no provisioning pool knows.
+UNKNOWN_CAR = {
+    "chain-error": iso2.ResponseCode.FAILED_CertChainError,
+    "no-certificate": iso2.ResponseCode.FAILED_NoCertificateAvailable,
+}
+
+
+# A car waits 5 s for its contract, a charge point operator gives up after 4 s.
+RENEWAL_TIMEOUT = 3.5
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """An answer to a CertificateInstallationReq: EXI, the response code, which contract."""
+    """An answer to a CertificateInstallationReq or CertificateUpdateReq: EXI, the response
+    code, which contract; ``retry_counter`` of a refused update."""
 
     message: bytes
     code: str
     emaid: str | None
     reason: str
+    retry_counter: int | None = None
+
+
+@dataclass(frozen=True)
+class UpdateData:
+    """Signed contract data as a CertificateUpdateRes without a session, which the key of the
+    contract certificate of this fingerprint opens."""
+
+    for_certificate: str
+    message: bytes
 
 
 class ContractPool:
@@ -79,8 +116,13 @@ class ContractPool:
         caller: Caller,
         *,
         only_replace: bool = False,
+        recipient: str | None = None,
+        update: UpdateData | None = None,
     ) -> tuple[ContractDataRow, bool]:
         """Keep signed contract data; for the same car and EMAID it replaces what was there.
+
+        ``recipient`` is the fingerprint of the provisioning certificate whose key opens it;
+        ``update`` the same contract for a car that updates.
 
         With ``only_replace`` there must be data of the same contract certificate (404, 409).
         """
@@ -111,6 +153,8 @@ class ContractPool:
             self.party.edition,
             "message: ",
         )
+        if update is not None:
+            self._check_update(update, response)
         async with self.party.turns:
             verdict = await self._verdict_on_provisioning(response)
         if not verdict.accepted:
@@ -126,6 +170,9 @@ class ContractPool:
             message=message,
             valid_from=contract.not_valid_before_utc,
             valid_to=contract.not_valid_after_utc,
+            recipient=recipient,
+            update_for=update.for_certificate if update else None,
+            update_message=update.message if update else None,
             stored_by=caller.client,
             stored_at=self.party.clock.now(),
             delivered_at=None,
@@ -160,7 +207,8 @@ class ContractPool:
                 known.valid_from, known.valid_to = row.valid_from, row.valid_to
                 known.stored_at, known.delivered_at = row.stored_at, None
             # Else it is the same contract, signed again: it keeps its place among the car's.
-            known.message = message
+            known.message, known.recipient = message, recipient
+            known.update_for, known.update_message = row.update_for, row.update_message
             session.flush()
             return known, False
 
@@ -183,8 +231,45 @@ class ContractPool:
             found = session.get(ContractDataRow, row.emaid)
             if found is not None:
                 session.delete(found)
+            default = session.get(DefaultRow, row.pcid)
+            if default is not None and default.emaid == row.emaid:
+                session.delete(default)
 
         await self.party.database.write(remove)
+
+    async def of_car(self, text: str) -> tuple[list[ContractDataRow], str | None]:
+        """A car's contracts in the order of their delivery, and which one is its default."""
+        pcid = self._pcid(text)
+        return await self.party.database.read(
+            lambda session: (of_car(session, pcid.normal), default_of(session, pcid.normal))
+        )
+
+    async def set_default(self, text: str, emaid_text: str, caller: Caller) -> None:
+        """Say which of a car's contracts is delivered first. A mobility operator may name its
+        own, a vehicle maker speaks for its cars. Refusal 404, 403."""
+        pcid = self._pcid(text)
+        row = await self.get(emaid_text)
+        if row.pcid != pcid.normal:
+            raise Refusal(
+                404, "other_car", f"emaid: {row.emaid} is a contract of {row.pcid}, not of {pcid}"
+            )
+        if caller.role == "oem":
+            caller.must_own(pcid.wmi, f"the car {pcid}")
+        else:
+            caller.must_own(row.emaid[:5], f"the contract {row.emaid}")
+        made = DefaultRow(
+            pcid=pcid.normal,
+            emaid=row.emaid,
+            set_by=caller.client,
+            set_at=self.party.clock.now(),
+        )
+        await self.party.database.write(lambda session: session.merge(made) and None)
+
+    def _pcid(self, text: str) -> PCID:
+        try:
+            return PCID.parse(text, strict=False)
+        except IdentifierError as error:
+            raise wrong_identifier(error, "pcid") from None
 
     # -------------------------------------------------------------- delivering
 
@@ -212,12 +297,29 @@ class ContractPool:
             request.verify(public_key(certificate), self.party.edition)
         except SignatureError as error:
             return self._refused(request, iso2.ResponseCode.FAILED_SignatureError, error.reason)
+        # What waits for a former key of the car is renewed once, and no turn is held meanwhile:
+        # what the operator renews comes in here.
         async with self.party.turns:
-            return await self._deliver_to(request, certificate)
+            found = await self._deliver_to(request, certificate)
+        if isinstance(found, Delivery):
+            return found
+        for emaid in found:
+            await self._ask_operator(emaid, provisioning=fingerprint(certificate))
+        async with self.party.turns:
+            again = await self._deliver_to(request, certificate)
+        if isinstance(again, Delivery):
+            return again
+        return self._refused(
+            request,
+            iso2.ResponseCode.FAILED_NoCertificateAvailable,
+            f"what is in the pool is encrypted for a former provisioning key of the car: "
+            f"{', '.join(again)}",
+        )
 
     async def _deliver_to(
         self, request: InstallationRequest, certificate: x509.Certificate
-    ) -> Delivery:
+    ) -> Delivery | list[str]:
+        """The answer; or the EMAIDs of contracts that another key of this car would open."""
         codes = iso2.ResponseCode
         name = common_name(certificate.subject)
         try:
@@ -232,7 +334,7 @@ class ContractPool:
         if registered is None:
             return self._refused(
                 request,
-                codes.FAILED_CertChainError,
+                UNKNOWN_CAR[self.party.config.policy["unknown_car"]],
                 f"the car {pcid} is not in the provisioning certificate pool",
             )
         if fingerprint(certificate) != fingerprint(registered.certificate):
@@ -264,7 +366,14 @@ class ContractPool:
             )
         # In -2 a car gets one contract: its first one that it would accept.
         reasons = []
+        stale = [
+            row.emaid
+            for row in current
+            if row.recipient is not None and row.recipient != fingerprint(certificate)
+        ]
         for row in current:
+            if row.emaid in stale:
+                continue
             response = read_response(row.message)
             verdict = await self._verdict_on_provisioning(response)
             if not verdict.accepted:
@@ -276,9 +385,13 @@ class ContractPool:
                 )
             else:
                 return await self._delivered(request, row, response)
+        if stale:
+            return stale
         return self._refused(request, codes.FAILED_NoCertificateAvailable, "; ".join(reasons))
 
-    async def _verdict_on_provisioning(self, response: InstallationResponse) -> Verdict:
+    async def _verdict_on_provisioning(
+        self, response: InstallationResponse | UpdateResponse
+    ) -> Verdict:
         """May this provisioning service's chain vouch for contracts now?"""
         signer, *issuers = (
             read_der(one, "message: SAProvisioningCertificateChain")
@@ -295,7 +408,13 @@ class ContractPool:
     async def _delivered(
         self, request: InstallationRequest, row: ContractDataRow, response: InstallationResponse
     ) -> Delivery:
-        answer = exi.encode(iso2.SCHEMA, response.data.response(request.session_id))
+        return await self._leaves(
+            row,
+            response.data.emaid,
+            exi.encode(iso2.SCHEMA, response.data.response(request.session_id)),
+        )
+
+    async def _leaves(self, row: ContractDataRow, emaid: str, answer: bytes) -> Delivery:
         self.party.recorder.record(
             Event(
                 kind="state",
@@ -314,15 +433,19 @@ class ContractPool:
                 found.delivered_at = now
 
         await self.party.database.write(delivered)
-        return Delivery(answer, iso2.ResponseCode.OK.value, response.data.emaid, "")
+        return Delivery(answer, iso2.ResponseCode.OK.value, emaid, "")
 
     def _refused(
-        self, request: InstallationRequest, code: iso2.ResponseCode, reason: str
+        self,
+        request: InstallationRequest | UpdateRequest,
+        code: iso2.ResponseCode,
+        reason: str,
+        retry_counter: int = NEXT_TIME,
     ) -> Delivery:
         self.party.recorder.record(
             Event(
                 kind="verdict",
-                name="CertificateInstallationReq",
+                name=type(request.body).__name__,
                 sender=self.party.config.name,
                 receiver=self.party.config.name,
                 outcome="refused",
@@ -330,8 +453,169 @@ class ContractPool:
                 data={"code": code.value, "reason": reason},
             )
         )
+        if isinstance(request, UpdateRequest):
+            refused = failed_update(request.session_id, code, retry_counter)
+            return Delivery(
+                exi.encode(iso2.SCHEMA, refused), code.value, None, reason, retry_counter
+            )
         message = exi.encode(iso2.SCHEMA, failed_response(request.session_id, code))
         return Delivery(message, code.value, None, reason)
+
+    # ---------------------------------------------------------------- updating
+
+    async def update(self, message: bytes) -> Delivery:
+        """Answer a car's CertificateUpdateReq.
+
+        Raises Refusal 400 when the bytes are no such message at all.
+        """
+        try:
+            request = read_update_request(message)
+        except exi.EXIError as error:
+            raise Refusal(400, "wrong_exi", f"certificate_update_req: {error}") from None
+        except WrongMessage as error:
+            raise Refusal(400, "wrong_message", f"certificate_update_req: {error}") from None
+        codes = iso2.ResponseCode
+        try:
+            leaf, *issuers = (
+                read_der(one, "ContractSignatureCertChain") for one in request.contract_chain
+            )
+        except Refusal as refusal:
+            return self._refused(request, codes.FAILED_CertChainError, refusal.message, NEVER)
+        try:
+            cost().verifications += 1
+            request.verify(public_key(leaf), self.party.edition)
+        except SignatureError as error:
+            return self._refused(request, codes.FAILED_SignatureError, error.reason)
+        try:
+            emaid = EMAID.parse(request.emaid, strict=self.party.strict())
+        except IdentifierError as error:
+            return self._refused(request, codes.FAILED_CertChainError, str(error), NEVER)
+        async with self.party.turns:
+            verdict = await self._verdict_on_contract(leaf, issuers, emaid)
+        if not verdict.accepted:
+            code = codes(iso2_code(verdict))
+            # Whose certificate has expired, or is none, installs a new one instead.
+            return self._refused(request, code, verdict.reason, NEVER)
+        shown = fingerprint(leaf)
+        found = await self._waiting(request, emaid, shown)
+        if found is not None:
+            return found
+        renewal = await self._ask_operator(emaid.wire, shown=shown)
+        if not renewal.renewed:
+            return self._refused(
+                request,
+                codes.FAILED_NoCertificateAvailable,
+                renewal.reason,
+                renewal.retry_days,
+            )
+        found = await self._waiting(request, emaid, shown)
+        return found or self._refused(
+            request,
+            codes.FAILED_NoCertificateAvailable,
+            f"the renewed contract {emaid} did not reach this pool",
+        )
+
+    async def _verdict_on_contract(
+        self, leaf: x509.Certificate, issuers: Sequence[x509.Certificate], emaid: EMAID
+    ) -> Verdict:
+        """May this contract certificate ask for its successor? By default it must be good;
+        with the policy expired_update=allow it must have been good on its last day."""
+        now, last = self.party.clock.now(), leaf.not_valid_after_utc
+        lenient = self.party.config.policy["expired_update"] == "allow" and now > last
+        return await self.judge.verdict(
+            leaf,
+            issuers,
+            role=Role.CONTRACT,
+            identifier=emaid,
+            revocation=RevocationPolicy.IF_AVAILABLE,
+            what=f"the contract certificate of {emaid}, to be updated",
+            at=last if lenient else None,
+        )
+
+    async def _waiting(self, request: UpdateRequest, emaid: EMAID, shown: str) -> Delivery | None:
+        """The successor of the certificate that was shown, where it waits here and is good."""
+        row = await self.party.database.read(
+            lambda session: session.get(ContractDataRow, emaid.normal)
+        )
+        now = self.party.clock.now()
+        if row is None or row.update_message is None or row.update_for != shown:
+            return None
+        if not row.valid_from <= now < row.valid_to:
+            return None
+        response = read_update_response(row.update_message)
+        async with self.party.turns:
+            verdict = await self._verdict_on_provisioning(response)
+        if not verdict.accepted:
+            return self._refused(
+                request,
+                iso2.ResponseCode.FAILED_NoCertificateAvailable,
+                f"the contract {row.emaid} is not handed out: {verdict.reason}",
+            )
+        return await self._leaves(
+            row,
+            response.data.emaid,
+            exi.encode(iso2.SCHEMA, update_response(response.data, request.session_id)),
+        )
+
+    async def _ask_operator(
+        self, emaid: str, *, shown: str | None = None, provisioning: str | None = None
+    ) -> answers.Renewal:
+        """Have the mobility operator of ``emaid`` decide on a new certificate."""
+        provider = EMAID.parse(emaid, strict=False).provider_id
+        operator = self.party.ecosystem.by_scope("mo", provider)
+        if operator is None:
+            return answers.Renewal(
+                False, "unknown_operator", f"no mobility operator {provider} is known", NEVER
+            )
+        try:
+            answer = await self.party.client(operator.name).call(
+                "POST",
+                f"/contracts/{quote(emaid, safe='')}/renewals",
+                name="renew contract",
+                summary=f"The contract {emaid} wants a new certificate",
+                body={"certificate_fingerprint": shown, "provisioning_fingerprint": provisioning},
+                timeout=RENEWAL_TIMEOUT,
+            )
+            return answer.read(answers.Renewal)
+        except PartyUnreachable as error:
+            return answers.Renewal(False, error.code, error.message, NEXT_TIME)
+        except PartyRefused as refused:
+            known = refused.upstream_status not in (404, 422)
+            return answers.Renewal(
+                False, refused.code, refused.message, NEXT_TIME if known else NEVER
+            )
+
+    def _check_update(self, update: UpdateData, installation: InstallationResponse) -> None:
+        """Refusal unless ``update`` is the same contract for another key, signed alike."""
+        where = "update.message"
+        try:
+            response = read_update_response(update.message)
+        except exi.EXIError as error:
+            raise Refusal(400, "wrong_exi", f"{where}: {error}") from None
+        except WrongMessage as error:
+            raise Refusal(400, "wrong_message", f"{where}: {error}") from None
+        data, wanted = response.data, installation.data
+        if (data.contract_chain, data.emaid, data.provisioning_chain) != (
+            wanted.contract_chain,
+            wanted.emaid,
+            wanted.provisioning_chain,
+        ):
+            raise Refusal(
+                422,
+                "other_contract",
+                f"{where}: contract chain, eMAID and the provisioning service's chain must be "
+                "those of message",
+            )
+        check_key_elements(
+            data.encrypted_private_key, data.dh_public_key, self.party.edition, f"{where}: "
+        )
+        try:
+            cost().verifications += 1
+            response.verify(public_key(load_der(data.provisioning_chain[0])), self.party.edition)
+        except SignatureError as error:
+            raise Refusal(
+                422, "not_signed", f"{where}: the provisioning service's signature: {error}"
+            ) from None
 
     async def _registered(self, pcid: PCID) -> answers.Registered | None:
         """A car's certificate as registered, and the sub-CAs above it, which it does not send."""

@@ -101,6 +101,27 @@ class Installation:
 
 
 @dataclass(frozen=True)
+class Update:
+    """POST /updates of the contract pool, and of a CPO for its chargers."""
+
+    certificate_update_res: Message
+    code: str
+    emaid: str | None
+    reason: str
+    retry_counter: int | None = None
+
+
+@dataclass(frozen=True)
+class Renewal:
+    """POST /contracts/{emaid}/renewals of a mobility operator."""
+
+    renewed: bool
+    code: str
+    reason: str
+    retry_days: Annotated[int, Field(ge=-1, le=32767)] = 0
+
+
+@dataclass(frozen=True)
 class ContractCheck:
     """POST /contract-checks of a CPO."""
 

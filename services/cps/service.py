@@ -12,7 +12,7 @@ needed for that.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from urllib.parse import quote
@@ -44,6 +44,8 @@ from services.common.judging import Judge
 from services.common.party import Party
 from v2g import exi
 from v2g.certificate_installation import NO_SESSION, ContractData, read_response
+from v2g.certificate_update import read_response as read_update_response
+from v2g.certificate_update import update_response
 from v2g.messages import iso2
 
 from .store import REFUSED, SIGNED, SIGNED_AGAIN, STORED, SignedRow, SignerRow
@@ -57,6 +59,16 @@ NOT_IN_POOL = "unknown_emaid"
 
 
 @dataclass(frozen=True)
+class UpdateElements:
+    """The contract key once more, for a car that updates the contract certificate of this
+    fingerprint: encrypted to that one's key."""
+
+    for_certificate: str
+    encrypted_private_key: bytes
+    dh_public_key: bytes
+
+
+@dataclass(frozen=True)
 class ContractDataRequest:
     """What a mobility operator wants signed."""
 
@@ -66,6 +78,8 @@ class ContractDataRequest:
     encrypted_private_key: bytes
     dh_public_key: bytes
     any_time: bool = False
+    recipient: str | None = None
+    update: UpdateElements | None = None
 
 
 class ProvisioningService:
@@ -132,6 +146,9 @@ class ProvisioningService:
         if verdict.accepted:
             state = SIGNED if row.state == SIGNED else SIGNED_AGAIN
             message, reason = self._signed(data, row.pcid), ""
+            if row.update_message is not None:
+                update = read_update_response(row.update_message).data
+                row.update_message = self._signed_update(update, row.pcid)
         else:
             state, message, reason = REFUSED, row.message, verdict.reason
         signer, now = fingerprint(self.chain[0]), self.party.clock.now()
@@ -139,6 +156,7 @@ class ProvisioningService:
         def keep(session: Session) -> None:
             found = session.get_one(SignedRow, row.fingerprint)
             found.message, found.state, found.reason = message, state, reason
+            found.update_message = row.update_message
             if verdict.accepted:
                 found.signer, found.signed_at = signer, now
 
@@ -199,6 +217,13 @@ class ProvisioningService:
         emaid, pcid = self._identifiers(request)
         caller.must_own(emaid.provider_id, f"the contract {emaid}")
         check_key_elements(request.encrypted_private_key, request.dh_public_key, self.party.edition)
+        if request.update is not None:
+            check_key_elements(
+                request.update.encrypted_private_key,
+                request.update.dh_public_key,
+                self.party.edition,
+                "update: ",
+            )
         leaf = request.contract_chain[0]
         mark = fingerprint(leaf)
         known = await self.party.database.read(lambda session: session.get(SignedRow, mark))
@@ -237,6 +262,18 @@ class ProvisioningService:
             emaid=emaid.normal,
             pcid=pcid.normal,
             message=self._signed(data, pcid.normal),
+            recipient=request.recipient,
+            update_for=request.update.for_certificate if request.update else None,
+            update_message=self._signed_update(
+                replace(
+                    data,
+                    encrypted_private_key=request.update.encrypted_private_key,
+                    dh_public_key=request.update.dh_public_key,
+                ),
+                pcid.normal,
+            )
+            if request.update
+            else None,
             signer=fingerprint(self.chain[0]),
             state=SIGNED,
             reason="",
@@ -258,13 +295,23 @@ class ProvisioningService:
         return await self._store(kept), True
 
     def _signed(self, data: ContractData, pcid: str) -> bytes:
-        """``data`` with our present signature and chain, as a message without a session."""
+        """``data`` with our present signature and chain, as a CertificateInstallationRes
+        without a session."""
+        return self._vouched(data, pcid, lambda signed: signed.response(NO_SESSION))
+
+    def _signed_update(self, data: ContractData, pcid: str) -> bytes:
+        """The same as a CertificateUpdateRes."""
+        return self._vouched(data, pcid, lambda signed: update_response(signed, NO_SESSION))
+
+    def _vouched(
+        self, data: ContractData, pcid: str, wrapped: Callable[[ContractData], iso2.V2G_Message]
+    ) -> bytes:
         chain = self.chain
         assert self._signer is not None
         vouched = replace(data, provisioning_chain=tuple(der_of(one) for one in chain))
         try:
             signed = vouched.signed(self._signer.signer, self.party.edition)
-            message = exi.encode(iso2.SCHEMA, signed.response(NO_SESSION))
+            message = exi.encode(iso2.SCHEMA, wrapped(signed))
         except exi.EXIError as error:
             # A certificate of the wrong length, found by the schema's facets.
             raise Refusal(422, "does_not_fit_the_schema", str(error)) from None
@@ -309,6 +356,13 @@ class ProvisioningService:
             ),
             ("encrypted_private_key", request.encrypted_private_key, data.encrypted_private_key),
             ("dh_public_key", request.dh_public_key, data.dh_public_key),
+            (
+                "update",
+                None if request.update is None else request.update.encrypted_private_key,
+                None
+                if known.update_message is None
+                else read_update_response(known.update_message).data.encrypted_private_key,
+            ),
         ):
             if seen != wanted:
                 raise Refusal(
@@ -345,6 +399,13 @@ class ProvisioningService:
                     "emaid": row.emaid,
                     "pcid": row.pcid,
                     "message": b64(row.message),
+                    "recipient": row.recipient,
+                    "update": None
+                    if row.update_message is None
+                    else {
+                        "for_certificate": row.update_for,
+                        "message": b64(row.update_message),
+                    },
                     # A contract that was taken out meanwhile must not come back.
                     "only_replace": row.state == SIGNED_AGAIN,
                 },

@@ -37,7 +37,8 @@ from .store import (
     half_renewed,
 )
 
-# A renewal that would not last for this much longer than what there is, is none.
+# A renewal that would not last for this much longer than what there is, is none; nor by a
+# quarter of its life, where that is short.
 WORTH_IT = timedelta(days=1)
 
 
@@ -92,7 +93,8 @@ class Renewals:
         # Where the order says when the certificate ends, it ends.
         on_purpose = row.valid_from is not None or row.valid_to is not None
         policy = self.party.config.policy["renewals"]
-        if policy != "never" and not on_purpose and self._lasts_longer(row, present):
+        due = present.not_after - self._before(row, present) <= self.party.clock.now()
+        if policy != "never" and due and not on_purpose and self._lasts_longer(row, present):
             await self.renew(row, present)
         elif row.in_pool and not on_purpose and present.not_after <= self.party.clock.now():
             self.party.recorder.record(
@@ -185,22 +187,30 @@ class Renewals:
             if provisioning == present.recipient:
                 return Renewal(False, "same_key", "it is encrypted for that key already", 1)
             return Renewal(True, "new_provisioning_key", "the car has a new provisioning key")
-        return self._by_policy(present)
+        return self._by_policy(row, present)
 
-    def _by_policy(self, present: GenerationRow) -> Renewal:
+    def _before(self, row: ContractRow, present: GenerationRow) -> timedelta:
+        """How long before its end a certificate is renewed: never in the first half of its
+        life, but where its validity was ordered."""
+        if row.valid_from is not None or row.valid_to is not None:
+            return self.before
+        return min(self.before, (present.not_after - present.issued_at) / 2)
+
+    def _by_policy(self, row: ContractRow, present: GenerationRow) -> Renewal:
         policy = self.party.config.policy["renewals"]
         if policy == "never":
             return Renewal(
                 False, "no_renewals", "this operator renews no contracts (renewals=never)", NEVER
             )
-        early = present.not_after - self.before - self.party.clock.now()
+        before = self._before(row, present)
+        early = present.not_after - before - self.party.clock.now()
         if policy == "in-time" and early > timedelta():
             days = min(MOST_DAYS, math.ceil(early / timedelta(days=1)))
             return Renewal(
                 False,
                 "too_early",
-                f"the certificate is good until {present.not_after:%F}; it is renewed from "
-                f"{self.before.days} days before that on",
+                f"the certificate is good until {present.not_after:%F %T}Z; it is renewed from "
+                f"{before.days} days before that on",
                 days,
             )
         return Renewal(True, "due", "the certificate ends soon")
@@ -211,7 +221,8 @@ class Renewals:
         _, last = validity_within(
             profile(Role.CONTRACT, self.party.edition), issuer.authority, self.party.clock.now()
         )
-        return self._end(row, last) >= present.not_after + WORTH_IT
+        gain = min(WORTH_IT, (present.not_after - present.issued_at) / 4)
+        return self._end(row, last) >= present.not_after + max(gain, timedelta(seconds=1))
 
     def _end(self, row: ContractRow, last: datetime) -> datetime:
         return last if row.ends is None else min(last, row.ends)

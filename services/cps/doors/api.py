@@ -10,10 +10,19 @@ from pydantic import BaseModel, Field
 from services.common.auth import Caller, allow
 from services.common.certificates import b64, b64_chain, read_chain, unb64
 from services.common.errors import REFUSALS
-from services.common.fields import CertificateText, Chain, MessageText, Name
-from services.cps.service import ContractDataRequest, ProvisioningService
+from services.common.fields import CertificateText, Chain, Fingerprint, MessageText, Name
+from services.cps.service import ContractDataRequest, ProvisioningService, UpdateElements
 
 router = APIRouter(tags=["contract data"])
+
+
+class UpdateBody(BaseModel):
+    """The contract key once more, for a CertificateUpdateRes: encrypted to the key of the older
+    contract certificate of this fingerprint."""
+
+    for_certificate: Fingerprint
+    encrypted_private_key: str = Field(max_length=1000)
+    dh_public_key: str = Field(max_length=1000)
 
 
 class ContractDataBody(BaseModel):
@@ -30,6 +39,11 @@ class ContractDataBody(BaseModel):
         description="Sign also a certificate that is expired or not valid yet: it is judged at an "
         "instant of its validity instead of now.",
     )
+    recipient: Fingerprint | None = Field(
+        default=None,
+        description="The provisioning certificate whose key the contract key is encrypted to.",
+    )
+    update: UpdateBody | None = Field(default=None, examples=[None])
 
 
 class SignedBody(BaseModel):
@@ -76,6 +90,14 @@ async def sign(
             encrypted_private_key=unb64(body.encrypted_private_key, "encrypted_private_key"),
             dh_public_key=unb64(body.dh_public_key, "dh_public_key"),
             any_time=body.any_time,
+            recipient=body.recipient,
+            update=UpdateElements(
+                body.update.for_certificate,
+                unb64(body.update.encrypted_private_key, "update.encrypted_private_key"),
+                unb64(body.update.dh_public_key, "update.dh_public_key"),
+            )
+            if body.update
+            else None,
         ),
         caller,
     )
