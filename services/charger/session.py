@@ -31,6 +31,8 @@ from v2g.certificate_installation import (
     failed_response,
     read_response,
 )
+from v2g.certificate_update import NEXT_TIME
+from v2g.certificate_update import read_response as read_update_response
 from v2g.messages import iso2, sap
 from v2g.signature import SignatureError, verify
 from v2g.v2gtp import V2GTPError
@@ -50,6 +52,7 @@ LEGAL: Mapping[str, Mapping[str, str]] = {
     },
     "payment": {
         "CertificateInstallationReq": "details",
+        "CertificateUpdateReq": "details",
         "PaymentDetailsReq": "authorization",
     },
     "details": {"PaymentDetailsReq": "authorization"},
@@ -231,6 +234,10 @@ class SeccSession:
                             ParameterSetID=1,
                             Parameter=(iso2.Parameter(Name="Service", stringValue="Installation"),),
                         ),
+                        iso2.ParameterSet(
+                            ParameterSetID=2,
+                            Parameter=(iso2.Parameter(Name="Service", stringValue="Update"),),
+                        ),
                     )
                 ),
             )
@@ -270,6 +277,29 @@ class SeccSession:
         except (Refusal, exi.EXIError, WrongMessage) as error:
             raise SessionOver(
                 self._refuse("CertificateInstallationReq", Code.FAILED, str(error))
+            ) from None
+        if response.code.value.startswith("FAILED"):
+            self.facts.refusal = said.reason
+            raise SessionOver(response.message)
+        return response.message
+
+    async def on_CertificateUpdateReq(
+        self, _m: Any, _body: iso2.CertificateUpdateReq
+    ) -> iso2.V2G_Message:
+        try:
+            answer = await self.charger.cpo.call(
+                "POST",
+                "/updates",
+                name="CertificateUpdateReq",
+                summary="The charger passes the car's CertificateUpdateReq on, byte for byte",
+                body={"certificate_update_req": b64(self._raw)},
+                timeout=4.5,
+            )
+            said = answer.read(answers.Update)
+            response = read_update_response(said.certificate_update_res)
+        except (Refusal, exi.EXIError, WrongMessage) as error:
+            raise SessionOver(
+                self._refuse("CertificateUpdateReq", Code.FAILED, str(error))
             ) from None
         if response.code.value.startswith("FAILED"):
             self.facts.refusal = said.reason
@@ -671,7 +701,7 @@ def _failure(request: str, code: iso2.ResponseCode, charger: Charger) -> iso2.Bo
         "PaymentServiceSelectionRes": {},
         "SessionStopRes": {},
         "CertificateInstallationRes": no_contract,
-        "CertificateUpdateRes": no_contract,
+        "CertificateUpdateRes": {**no_contract, "RetryCounter": NEXT_TIME},
         "CableCheckRes": {"EVSEProcessing": iso2.EVSEProcessing.Finished, **dc_status},
         "PreChargeRes": {**no_voltage, **dc_status},
         "WeldingDetectionRes": {**no_voltage, **dc_status},

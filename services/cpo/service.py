@@ -151,6 +151,19 @@ class ChargePointOperator:
             )
         return answer.read(answers.Installation)
 
+    async def update(self, request: bytes) -> answers.Update:
+        """Pass a car's CertificateUpdateReq on to the contract pool."""
+        async with self.party.turns:
+            answer = await self.party.uses("ccp").call(
+                "POST",
+                "/updates",
+                name="CertificateUpdateReq",
+                summary=f"{self.party.config.title} passes the car's request on to the pool",
+                body={"certificate_update_req": b64(request)},
+                timeout=INSTALLATION_TIMEOUT,
+            )
+        return answer.read(answers.Update)
+
     # ----------------------------------------------------------- authorization
 
     async def check_contract(

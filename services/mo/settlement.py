@@ -9,12 +9,15 @@ kept as disputed, and nothing is booked.
 
 from __future__ import annotations
 
+import contextlib
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+from cryptography import x509
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -26,7 +29,7 @@ from services.common.errors import Refusal, wrong_identifier
 from services.common.events import Event
 from services.common.money import cents, decimal, kwh, price, with_markup
 from services.common.party import Party
-from services.common.receipts import ReceiptError, read_receipt
+from services.common.receipts import Receipt, ReceiptError, read_receipt
 from services.ecosystem import Tariff
 
 from .accounts import REVENUE, cpo_account, driver_account
@@ -38,6 +41,7 @@ from .store import (
     DriverRow,
     InvoiceRow,
     account_cents,
+    generations,
     post,
 )
 
@@ -122,6 +126,7 @@ class Settlement:
             emaid=contract.emaid,
             cpo=caller.client,
             evse_id=evse_id,
+            fingerprint=certificate,
             tariff=tariff.as_dict(),
             given_at=self.party.clock.now(),
         )
@@ -141,12 +146,10 @@ class Settlement:
             return Decision(
                 "NOT_ALLOWED", "contract_incomplete", "the contract is not complete yet"
             )
-        if certificate is not None and certificate != contract.fingerprint:
-            return Decision(
-                "NOT_ALLOWED",
-                "other_certificate",
-                f"the certificate that was shown ({certificate[:16]}…) is not this contract's",
-            )
+        if certificate is not None:
+            objection = self._wrong_certificate(session, contract, certificate)
+            if objection is not None:
+                return objection
         if tariff.currency != driver.currency:
             return Decision(
                 "NOT_ALLOWED",
@@ -162,6 +165,33 @@ class Settlement:
         if balance <= -self.credit_cents:
             return Decision("NO_CREDIT", "no_credit", f"the account is at {decimal(balance)}")
         return Decision("ALLOWED", "ok", "the contract is active and the account is in order")
+
+    def _wrong_certificate(
+        self, session: Session, contract: ContractRow, certificate: str
+    ) -> Decision | None:
+        """Why the certificate that was shown does not speak for the contract; a former one does
+        until it expires or is revoked."""
+        known = generations(session, contract.emaid)
+        shown = next((one for one in known if one.fingerprint == certificate), None)
+        if shown is None:
+            return Decision(
+                "NOT_ALLOWED",
+                "other_certificate",
+                f"the certificate that was shown ({certificate[:16]}…) is not this contract's",
+            )
+        if shown.status == "revoked":
+            return Decision(
+                "NOT_ALLOWED",
+                "contract_revoked",
+                f"certificate {shown.number} of the contract is revoked",
+            )
+        if shown.status == "superseded" and shown.not_after <= self.party.clock.now():
+            return Decision(
+                "EXPIRED",
+                "contract_ended",
+                f"certificate {shown.number} of the contract ended at {shown.not_after:%F}",
+            )
+        return None
 
     def _decided(self, emaid: str, evse_id: str, decision: Decision) -> Decision:
         self.party.recorder.record(
@@ -204,7 +234,17 @@ class Settlement:
         known = await self._known(cdr, contract, record, caller)
         if known is not None:
             return known
-        objection = self._objection(cdr, authorization, contract)
+        known_generations = await self.contracts.generations(contract)
+        objection = self._objection(
+            cdr,
+            authorization,
+            contract,
+            [
+                from_pem(one.chain)[0]
+                for one in reversed(known_generations)
+                if authorization.fingerprint in (None, one.fingerprint)
+            ],
+        )
         try:
             if objection:
                 return await self._dispute(cdr, contract, record, objection, caller)
@@ -247,9 +287,14 @@ class Settlement:
         return None
 
     def _objection(
-        self, cdr: ChargeDetailRecord, authorization: AuthorizationRow, contract: ContractRow
+        self,
+        cdr: ChargeDetailRecord,
+        authorization: AuthorizationRow,
+        contract: ContractRow,
+        signers: Sequence[x509.Certificate],
     ) -> str:
-        """Why the record is not paid; empty where it is."""
+        """Why the record is not paid; empty where it is. ``signers`` are the contract
+        certificates that may have signed its receipts."""
         tariff = Tariff.from_dict(authorization.tariff)
         if authorization.emaid != contract.emaid:
             return f"the authorization is for {authorization.emaid}, the record for {cdr.emaid}"
@@ -278,7 +323,7 @@ class Settlement:
         readings, meters = [], set()
         for number, receipt in enumerate(cdr.receipts, 1):
             try:
-                read = read_receipt(receipt, from_pem(contract.chain)[0], self.party.edition)
+                read = self._read(receipt, signers)
             except ReceiptError as error:
                 return f"receipt {number}: {error}"
             if read.session_id.hex().upper() != cdr.session_id.upper():
@@ -296,6 +341,15 @@ class Settlement:
                 f"says {cdr.meter_start_wh} to {cdr.meter_stop_wh} Wh"
             )
         return ""
+
+    def _read(self, receipt: bytes, signers: Sequence[x509.Certificate]) -> Receipt:
+        """A receipt that one of ``signers`` signed; ReceiptError where none did."""
+        for signer in signers[:-1]:
+            with contextlib.suppress(ReceiptError):
+                return read_receipt(receipt, signer, self.party.edition)
+        if not signers:
+            raise ReceiptError("the certificate of the authorization is not the contract's")
+        return read_receipt(receipt, signers[-1], self.party.edition)
 
     async def _settle(
         self, cdr: ChargeDetailRecord, contract: ContractRow, record: Any, caller: Caller

@@ -60,6 +60,22 @@ class InstallationAnswer(BaseModel):
     reason: str
 
 
+class UpdateBody(BaseModel):
+    """A car's CertificateUpdateReq as base64 EXI."""
+
+    certificate_update_req: MessageText
+
+
+class UpdateAnswer(BaseModel):
+    """The CertificateUpdateRes for the car; also a refusal is one, with ``retry_counter``."""
+
+    certificate_update_res: MessageText
+    code: str
+    emaid: str | None
+    reason: str
+    retry_counter: int | None
+
+
 class ContractBody(BaseModel):
     """What a car showed in PaymentDetailsReq: eMAID and chain, leaf first (base64 DER)."""
 
@@ -171,6 +187,22 @@ async def install(
         code=answer.code,
         emaid=answer.emaid,
         reason=answer.reason,
+    )
+
+
+@router.post("/updates")
+async def update(request: Request, body: UpdateBody, caller: ChargerCaller) -> UpdateAnswer:
+    """Pass a car's CertificateUpdateReq on to the contract pool."""
+    _service(request).must_be_ours(caller)
+    answer = await _service(request).update(
+        unb64(body.certificate_update_req, "certificate_update_req")
+    )
+    return UpdateAnswer(
+        certificate_update_res=b64(answer.certificate_update_res),
+        code=answer.code,
+        emaid=answer.emaid,
+        reason=answer.reason,
+        retry_counter=answer.retry_counter,
     )
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, Field
 
-from services.common.auth import AdminCaller
+from services.common.auth import AdminCaller, Caller, allow
 from services.common.certificates import b64_chain, from_pem
 from services.common.errors import REFUSALS
-from services.common.fields import Chain, Currency, Instant, Name, PersonName
+from services.common.fields import Chain, Currency, Fingerprint, Instant, Name, PersonName
 from services.common.money import cents, decimal
 from services.mo.accounts import Driver
 from services.mo.service import MobilityOperator
@@ -70,6 +70,38 @@ class ContractBody(BaseModel):
     in_pool: bool
     fingerprint: str | None
     chain: Chain
+
+
+class GenerationBody(BaseModel):
+    """One certificate of a contract. ``certified``: not in the pool yet; ``active``: the one in
+    use; ``superseded``: good until it expires; ``revoked``."""
+
+    number: int
+    fingerprint: str
+    status: str
+    not_after: str
+    update_for: str | None = Field(
+        description="The certificate whose key opens the update to this one."
+    )
+    chain: Chain
+
+
+class RenewalWish(BaseModel):
+    """Who wants a new certificate: a car that showed one, or has a new provisioning key; with
+    neither, this operator itself."""
+
+    certificate_fingerprint: Fingerprint | None = Field(default=None, examples=[None])
+    provisioning_fingerprint: Fingerprint | None = Field(default=None, examples=[None])
+
+
+class RenewalBody(BaseModel):
+    """What became of it; ``retry_days`` as RetryCounter: -1 never, 0 next time, n days."""
+
+    renewed: bool
+    code: str = Field(examples=["renewed"])
+    reason: str
+    retry_days: int
+    generation: int | None
 
 
 class EndBody(BaseModel):
@@ -170,3 +202,46 @@ async def revoke(request: Request, emaid: str, body: EndBody, _caller: AdminCall
 async def cancel(request: Request, emaid: str, _caller: AdminCaller) -> ContractBody:
     """End the contract without revoking its certificate."""
     return _contract(await _service(request).contracts.cancel(emaid))
+
+
+@router.get("/contracts/{emaid}/generations")
+async def generations(request: Request, emaid: str, _caller: AdminCaller) -> list[GenerationBody]:
+    """All certificates of a contract, oldest first."""
+    contracts = _service(request).contracts
+    return [
+        GenerationBody(
+            number=found.number,
+            fingerprint=found.fingerprint,
+            status=found.status,
+            not_after=found.not_after.isoformat(),
+            update_for=found.update_for,
+            chain=b64_chain(from_pem(found.chain)),
+        )
+        for found in await contracts.generations(await contracts.get(emaid))
+    ]
+
+
+@router.post("/contracts/{emaid}/renewals")
+async def renew(
+    request: Request,
+    emaid: str,
+    body: RenewalWish,
+    caller: Annotated[Caller, Depends(allow("ccp"))],
+) -> RenewalBody:
+    """A new certificate for a contract, where its state and this operator's policy allow it; a
+    refusal is an answer too (status 200). An admin's own wish goes before the policy."""
+    found = await _service(request).renewals.ask(
+        emaid,
+        body.certificate_fingerprint,
+        body.provisioning_fingerprint,
+        forced=caller.is_admin
+        and body.certificate_fingerprint is None
+        and body.provisioning_fingerprint is None,
+    )
+    return RenewalBody(
+        renewed=found.renewed,
+        code=found.code,
+        reason=found.reason,
+        retry_days=found.retry_days,
+        generation=found.generation,
+    )
