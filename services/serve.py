@@ -1,22 +1,38 @@
-"""Run parties: one, or all of them in one process on one event loop."""
+"""Run parties: one, or all of them in one process on one event loop; or one with workers.
+
+Several workers of a party are processes that share its listening socket and its database.
+What they must not do at the same time they do under the party's locks
+(:meth:`~.common.database.Database.alone`). A charger and a garage have one process each: the
+cables and the cars at them are connections of that process.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import fcntl
+import gc
 import importlib
+import logging
+import os
 import signal
 import socket
+import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import NoReturn
 
 import uvicorn
 from fastapi import FastAPI
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from .common.app import Preparation
-from .common.problems import NotAsExpectedError
+from .common.engines import shown
+from .common.migrations import SchemaError
+from .common.problems import NotAsExpectedError, WrongUseError
 from .ecosystem import Ecosystem
+
+log = logging.getLogger("pnclab")
 
 # A party's kind -> the module that makes its application.
 APPS = {
@@ -35,10 +51,24 @@ APPS = {
 BACKLOG = 2048
 # Seconds; longer than callers keep an idle connection, so that they close it and not we.
 KEEP_ALIVE = 75
+# Connections that a worker takes at a time: with all that wait, the others would get none.
+SHARED_BACKLOG = 4
+# Seconds for which a worker must have lived to be replaced at once when it dies.
+SHORT_LIFE = 1.0
+MAX_WORKERS = 64
+# What one process holds in its memory, and others could not see.
+ALONE = {
+    "charger": "the cars that are plugged in are connections of its one process",
+    "vehicle": "the cars that are on a visit are connections of its one process",
+}
 
 
 class StartError(NotAsExpectedError):
     """A party could not start; the message says which and why."""
+
+
+class WorkersError(WrongUseError):
+    """This party cannot have that many workers."""
 
 
 def create_app(ecosystem: Ecosystem, name: str) -> FastAPI:
@@ -76,7 +106,7 @@ async def running(
             held.enter_context(_data_of(ecosystem, name, shared=names is not None))
         sockets = [held.enter_context(_listen(ecosystem, name)) for name in chosen]
         apps = {name: _opened(ecosystem, name) for name in chosen}
-        async with _served(apps, sockets):
+        async with _served(apps, sockets, BACKLOG):
             if ready_within is not None:
                 await _until_ready(apps, ready_within, on_ready)
             yield apps
@@ -84,7 +114,7 @@ async def running(
 
 @contextlib.asynccontextmanager
 async def _served(
-    apps: dict[str, FastAPI], sockets: Sequence[socket.socket]
+    apps: dict[str, FastAPI], sockets: Sequence[socket.socket], backlog: int
 ) -> AsyncIterator[None]:
     servers = [
         _Server(
@@ -95,7 +125,7 @@ async def _served(
                 lifespan="on",
                 timeout_graceful_shutdown=3,
                 timeout_keep_alive=KEEP_ALIVE,
-                backlog=BACKLOG,
+                backlog=backlog,
             )
         )
         for app in apps.values()
@@ -106,8 +136,12 @@ async def _served(
     ]
     try:
         await _until_started(list(apps), servers, tasks)
+        for listener in sockets:
+            listener.listen(BACKLOG)
         yield
     finally:
+        for app in apps.values():
+            app.state.party.stopping.set()
         for server in servers:
             server.should_exit = True
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -152,6 +186,128 @@ async def serve(
             task.result()
 
 
+def serve_with_workers(ecosystem: Ecosystem, name: str, workers: int) -> None:
+    """Serve ``name`` in ``workers`` processes until SIGINT or SIGTERM; one that dies is replaced.
+
+    To be called in a process without threads and event loop: the workers are its forks.
+    Raises WorkersError for a party that has one process only, StartError when a worker ends
+    because its party cannot start.
+    """
+    kind = ecosystem.party(name).kind
+    if not 1 <= workers <= MAX_WORKERS:
+        raise WorkersError(f"--workers: {workers} is not within 1 and {MAX_WORKERS}")
+    if kind in ALONE and workers > 1:
+        raise WorkersError(f"--workers: a {kind} has one process: {ALONE[kind]}")
+    with _data_of(ecosystem, name, shared=True), _listen(ecosystem, name) as listener:
+        importlib.import_module(APPS[kind])  # once for all of them
+        gc.freeze()
+        _Supervisor(ecosystem, name, listener, workers).run()
+
+
+class _Supervisor:
+    """Starts the workers, replaces those that die, ends them all."""
+
+    def __init__(
+        self, ecosystem: Ecosystem, name: str, listener: socket.socket, workers: int
+    ) -> None:
+        self.ecosystem = ecosystem
+        self.name = name
+        self.listener = listener
+        self.workers = workers
+        self.born: dict[int, float] = {}
+        # Workers see the end of this pipe when we are gone, however that came about.
+        self.alive, self._hold = os.pipe()
+        self.ending = False
+
+    def run(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._end)
+        trouble = False
+        try:
+            while not self.ending:
+                while len(self.born) < self.workers and not self.ending:
+                    self._fork()
+                trouble = self._replace_one()
+                if trouble:
+                    break
+        finally:
+            self._end()
+            for pid in list(self.born):
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, 0)
+        if trouble:
+            raise StartError(f"{self.name}: a worker could not start; it says why above")
+
+    def _end(self, *_signal: object) -> None:
+        self.ending = True
+        for pid in list(self.born):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+
+    def _fork(self) -> None:
+        # No signal between the fork and the entry in the books: it would miss this worker.
+        signals = {signal.SIGINT, signal.SIGTERM}
+        signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+        try:
+            pid = os.fork()
+            if pid == 0:
+                self._work(signals)
+            self.born[pid] = time.monotonic()
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+
+    def _work(self, signals: set[signal.Signals]) -> NoReturn:
+        code = 1
+        try:
+            os.close(self._hold)
+            for number in signals:
+                signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+            asyncio.run(_work(self.ecosystem, self.name, self.listener, self.alive))
+            code = 0
+        except NotAsExpectedError as error:
+            sys.stderr.write(f"error: {error}\n")
+        except BaseException:
+            log.exception("%s: a worker died", self.name)
+            code = 70
+        finally:
+            with contextlib.suppress(OSError):
+                sys.stderr.flush()
+            os._exit(code)
+
+    def _replace_one(self) -> bool:
+        """Wait until a worker ends; whether that is because its party cannot start."""
+        try:
+            pid, status = os.wait()
+        except (InterruptedError, ChildProcessError):
+            return False
+        born = self.born.pop(pid, 0.0)
+        if self.ending:
+            return False
+        code = os.waitstatus_to_exitcode(status)
+        log.error("%s: worker %s ended (%s); another one takes its place", self.name, pid, code)
+        if time.monotonic() - born < SHORT_LIFE:
+            time.sleep(SHORT_LIFE)
+        return code == 1
+
+
+async def _work(ecosystem: Ecosystem, name: str, listener: socket.socket, alive: int) -> None:
+    """One of several workers; ends at SIGINT, SIGTERM, or when its supervisor is gone."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    loop.add_reader(alive, stop.set)
+    app = _opened(ecosystem, name)
+    async with _served({name: app}, [listener], SHARED_BACKLOG):
+        trouble = asyncio.create_task(_trouble(name, app))
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait({trouble, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not trouble.cancel():
+            trouble.result()
+
+
 async def _trouble(name: str, app: FastAPI) -> None:
     """StartError when the party's start ends in trouble; waits for ever when it does not."""
     preparation: Preparation = app.state.preparation
@@ -166,13 +322,23 @@ def _opened(ecosystem: Ecosystem, name: str) -> FastAPI:
     try:
         app = create_app(ecosystem, name)
         app.state.party.open()
-    except DBAPIError as error:
+    except (DBAPIError, ArgumentError) as error:
+        reason = " ".join(str(getattr(error, "orig", error)).split())
         raise StartError(
-            f"{name}: its database {ecosystem.party(name).database} cannot be used: {error.orig}"
+            f"{name}: its database {_shown(ecosystem.party(name).database)} cannot be used: {reason}"
         ) from None
+    except SchemaError as error:
+        raise StartError(f"{name}: {error}") from None
     except OSError as error:
         raise StartError(f"{name}: {error.filename}: {error.strerror}") from None
     return app
+
+
+def _shown(database: str) -> str:
+    try:
+        return shown(database)
+    except ArgumentError:
+        return "(its URL cannot be read)"
 
 
 @contextlib.contextmanager

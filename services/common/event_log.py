@@ -41,7 +41,7 @@ class UnknownEvent(LookupError):
     """No event of this identifier is kept here."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Place:
     """A place in the order of a party's events: behind the event that was written there."""
 
@@ -107,7 +107,7 @@ class EventLog:
         if not events:
             return
         connection = session.connection()
-        number = literal_column(_WRITTEN[connection.dialect.name][0])
+        number: ColumnElement[int] = literal_column(_WRITTEN[connection.dialect.name][0])
         # On the tables, not the mapped classes: nobody needs these rows as objects.
         connection.execute(
             insert(self._events).values(written=number),

@@ -37,6 +37,8 @@ T = TypeVar("T")
 # wait their turn before they begin, so that the timeouts of the calls inside count work
 # and not queueing: a burst of hundreds is slow for its last, and fails for nobody.
 TURNS = 16
+# How many may follow the events of one process at a time.
+MAX_STREAMS = 64
 
 
 class Party:
@@ -66,6 +68,9 @@ class Party:
         self.faults = Faults(self, tables)
         self.http = Http(self)
         self.turns = asyncio.Semaphore(TURNS)
+        # Who follows the events, and what ends that: the party stops.
+        self.streams = asyncio.Semaphore(MAX_STREAMS)
+        self.stopping = asyncio.Event()
         self._clients: dict[str, PartyClient] = {}
         self._open = False
 

@@ -44,6 +44,7 @@ COMMON = {
     "POST /oauth/token": PUBLIC,
     "GET /healthz": PUBLIC,
     "GET /events": ANY,
+    "GET /events/stream": ANY,
     "GET /fault-kinds": ADMIN,
     "GET /faults": ADMIN,
     "POST /faults": ADMIN,
