@@ -8,11 +8,12 @@ operator id. What does not fit together is refused before anything starts.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import socket
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from decimal import Decimal
@@ -28,6 +29,7 @@ from pki.trust import TRUST_MODELS, TrustModel
 
 from .common.clock import DurationError, duration, duration_text
 from .common.problems import WrongUseError
+from .common.toml_reading import did_you_mean, located
 
 # So that every date stays within what X.509 can say, wherever the clock is.
 LONGEST_BACKDATE = timedelta(days=40 * 365)
@@ -171,7 +173,31 @@ POLICIES_OF: Mapping[str, tuple[str, ...]] = {
 
 
 class EcosystemError(WrongUseError, ValueError):
-    """The ecosystem file contradicts itself; the message names the entry and the key."""
+    """The ecosystem file contradicts itself; each problem names the entry and the key."""
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class _Problems:
+    """Collects what is wrong, so that a user is told all of it and not only the first."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    @contextlib.contextmanager
+    def collect(self) -> Iterator[None]:
+        """What is wrong within the block ends the block only."""
+        try:
+            yield
+        except EcosystemError as error:
+            self.found += [one for one in error.problems if one not in self.found]
+
+    def end(self) -> None:
+        """EcosystemError with all problems, where there is one."""
+        if self.found:
+            raise EcosystemError(*self.found)
 
 
 @dataclass(frozen=True)
@@ -345,7 +371,7 @@ class Ecosystem:
     def with_policies(self, chosen: Mapping[str, str]) -> Ecosystem:
         """The same ecosystem with policies set at every party that has them."""
         for name, value in chosen.items():
-            _check_policy("--policy", name, value)
+            _check_policy(f"--policy {name}", name, value)
         parties = {
             party.name: replace(
                 party,
@@ -375,58 +401,94 @@ def load(path: Path | None = None, *, data: Path | None = None) -> Ecosystem:
     where = str(path) if path else "the default ecosystem"
     try:
         text = path.read_text(encoding="utf-8") if path else default_text()
-        document = tomllib.loads(text)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise EcosystemError(f"{where}: {error}") from None
-    return from_document(document, where, data=data)
+    return from_text(text, where, data=data)
+
+
+def from_text(text: str, where: str, *, data: Path | None = None) -> Ecosystem:
+    """Read the text of an ecosystem file; every problem is named with ``where``, line and key."""
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        named = re.search(r"at line (\d+)", str(error))
+        line = named[1] if named else max(1, len(text.splitlines()))
+        raise EcosystemError(f"{where}:{line}: no TOML: {error}") from None
+    except RecursionError:
+        raise EcosystemError(f"{where}: tables and arrays lie too deep in each other") from None
+    try:
+        return from_document(document, where, data=data)
+    except EcosystemError as error:
+        problems = (located(one, where, text, document) for one in error.problems)
+        raise EcosystemError(*problems) from None
 
 
 def from_document(
     document: Mapping[str, Any], where: str = "ecosystem", *, data: Path | None = None
 ) -> Ecosystem:
     """Check a parsed ecosystem file and make it one value."""
-    head = _table(document, "ecosystem", where)
-    _known(document, {"ecosystem", "lifetimes", "client", "party", "car"}, where)
-    _known(head, _HEAD, "[ecosystem]")
-    trust_name = _text(head, "trust_model", "[ecosystem]", "operator-roots")
-    if trust_name not in TRUST_MODELS:
-        raise EcosystemError(
-            f"[ecosystem] trust_model: {trust_name!r} is none of {', '.join(TRUST_MODELS)}"
-        )
-    try:
-        chosen_edition = edition(_text(head, "edition", "[ecosystem]", "iso15118-2"))
-    except (KeyError, ValueError) as error:
-        raise EcosystemError(f"[ecosystem] edition: {error}") from None
-    folder = data or Path(_text(head, "data", "[ecosystem]", "pnclab-data"))
-    shared = _database(head, "[ecosystem]") if "database" in head else None
-    if shared is not None and shared.startswith("sqlite"):
-        raise EcosystemError("[ecosystem] database: one SQLite file is not for all; see data")
+    problems = _Problems()
+    with problems.collect():
+        _known(document, {"ecosystem", "lifetimes", "client", "party", "car", "bring"}, where)
+    with problems.collect():
+        head = _table(document, "ecosystem", where)
+        _known(head, _HEAD, "[ecosystem]")
+        trust_name = _text(head, "trust_model", "[ecosystem]", "operator-roots")
+        if trust_name not in TRUST_MODELS:
+            raise EcosystemError(
+                f"[ecosystem] trust_model: {trust_name!r} is none of {', '.join(TRUST_MODELS)}"
+                f"{did_you_mean(trust_name, TRUST_MODELS)}"
+            )
+        try:
+            chosen_edition = edition(_text(head, "edition", "[ecosystem]", "iso15118-2"))
+        except (KeyError, ValueError) as error:
+            raise EcosystemError(f"[ecosystem] edition: {error}") from None
+        folder = data or Path(_text(head, "data", "[ecosystem]", "pnclab-data"))
+        shared = _database(head, "[ecosystem]") if "database" in head else None
+        if shared is not None and shared.startswith("sqlite"):
+            raise EcosystemError("[ecosystem] database: one SQLite file is not for all; see data")
+    problems.end()
 
     parties: dict[str, PartyConfig] = {}
-    for number, entry in enumerate(_tables(document, "party", where), 1):
-        party = _party(entry, number, folder, shared)
-        if party.name in parties:
-            raise EcosystemError(f"[[party]] {number}: the name {party.name!r} is taken")
-        parties[party.name] = party
-    if not parties:
-        raise EcosystemError(f"{where}: there is no [[party]]")
-    clients = tuple(
-        _client(entry, number, parties)
-        for number, entry in enumerate(_tables(document, "client", where), 1)
-    )
-    for number, client in enumerate(clients, 1):
-        if any(client.id == other.id for other in clients[: number - 1]):
-            raise EcosystemError(f"[[client]] {number} id: {client.id!r} is taken")
-    _check_unique(parties.values())
-    resolved = {party.name: _resolve(party, parties) for party in parties.values()}
-    cars = tuple(
-        _car(entry, number, resolved)
-        for number, entry in enumerate(_tables(document, "car", where), 1)
-    )
-    for number, car in enumerate(cars, 1):
-        for key in ("name", "pcid"):
-            if any(getattr(car, key) == getattr(other, key) for other in cars[: number - 1]):
-                raise EcosystemError(f"[[car]] {number} {key}: {getattr(car, key)!r} is taken")
+    clients: dict[str, Client] = {}
+    with problems.collect():
+        if not _tables(document, "party", where):
+            raise EcosystemError(f"{where}: there is no [[party]]")
+        for number, entry in enumerate(_tables(document, "party", where), 1):
+            with problems.collect():
+                party = _party(entry, number, folder, shared)
+                if party.name in parties:
+                    raise EcosystemError(f"[[party]] {number} name: {party.name!r} is taken")
+                parties[party.name] = party
+    with problems.collect():
+        for number, entry in enumerate(_tables(document, "client", where), 1):
+            with problems.collect():
+                client = _client(entry, number, parties)
+                if client.id in clients:
+                    raise EcosystemError(f"[[client]] {number} id: {client.id!r} is taken")
+                clients[client.id] = client
+    _check_unique(parties.values(), problems)
+    # What follows is about how they fit together: only worth saying of what is right in itself.
+    problems.end()
+
+    resolved: dict[str, PartyConfig] = {}
+    cars: dict[str, CarConfig] = {}
+    for party in parties.values():
+        with problems.collect():
+            resolved[party.name] = _resolve(party, parties)
+    problems.end()
+    with problems.collect():
+        for number, entry in enumerate(_tables(document, "car", where), 1):
+            with problems.collect():
+                car = _car(entry, number, resolved)
+                for other in cars.values():
+                    for key in ("name", "pcid"):
+                        if getattr(car, key) == getattr(other, key):
+                            raise EcosystemError(
+                                f"[[car]] {number} {key}: {getattr(car, key)!r} is taken"
+                            )
+                cars[car.name] = car
+    problems.end()
     return Ecosystem(
         name=_text(head, "name", "[ecosystem]", "pnclab"),
         edition=chosen_edition,
@@ -434,8 +496,8 @@ def from_document(
         country=_shaped(head, "country", "[ecosystem]", "DE"),
         data=folder,
         parties=resolved,
-        clients=clients,
-        cars=cars,
+        clients=tuple(clients.values()),
+        cars=tuple(cars.values()),
         clock_offset=_offset(head.get("clock_offset", 0)),
         backdate=backdate(_text(head, "backdate", "[ecosystem]", "0s"), "[ecosystem] backdate"),
         lifetimes=_lifetimes(document.get("lifetimes", {}), chosen_edition),
@@ -559,7 +621,9 @@ def _party(entry: Mapping[str, Any], number: int, folder: Path, shared: str | No
         raise EcosystemError(f"{where} name: letters, digits and hyphens, at most 49")
     kind = _text(entry, "kind", where)
     if kind not in KINDS:
-        raise EcosystemError(f"{where} kind: {kind!r} is none of {', '.join(KINDS)}")
+        raise EcosystemError(
+            f"{where} kind: {kind!r} is none of {', '.join(KINDS)}{did_you_mean(kind, KINDS)}"
+        )
     scope_field = SCOPE_FIELDS.get(kind)
     known = _COMMON | set(USES[kind]) | set(_OPTIONS.get(kind, {})) | _LABELLED.get(kind, set())
     _known(entry, known | ({scope_field} if scope_field else set()), where)
@@ -572,8 +636,11 @@ def _party(entry: Mapping[str, Any], number: int, folder: Path, shared: str | No
     policy = dict(entry.get("policy", {}))
     for key, value in policy.items():
         if key not in POLICIES_OF.get(kind, ()):
-            raise EcosystemError(f"{where} policy.{key}: a {kind} has no such policy")
-        _check_policy(f"{where} policy.", key, value)
+            there_are = POLICIES_OF.get(kind, ())
+            raise EcosystemError(
+                f"{where} policy.{key}: a {kind} has no such policy{did_you_mean(key, there_are)}"
+            )
+        _check_policy(f"{where} policy.{key}", key, value)
     return PartyConfig(
         name=name,
         kind=kind,
@@ -598,7 +665,7 @@ def _resolve(party: PartyConfig, parties: Mapping[str, PartyConfig]) -> PartyCon
         if named is not None and named not in candidates:
             raise EcosystemError(
                 f"[[party]] {party.name} {kind}: {named!r} is no {kind}; there are: "
-                f"{', '.join(candidates) or 'none'}"
+                f"{', '.join(candidates) or 'none'}{did_you_mean(named, candidates)}"
             )
         if named is None and len(candidates) != 1:
             raise EcosystemError(
@@ -620,22 +687,30 @@ def _check_evse(charger: PartyConfig, operator: PartyConfig) -> None:
         )
 
 
-def _check_unique(parties: Any) -> None:
+def _check_unique(parties: Iterable[PartyConfig], problems: _Problems) -> None:
+    """Nobody is called, listens or keeps books where somebody else does."""
     seen: dict[tuple[str, str], str] = {}
     for party in parties:
-        marks = [("url", party.url)]
+        marks = [("url", ":".join(map(str, party.address)), party.url)]
         if party.database.startswith("sqlite"):  # elsewhere each has a schema of its own
-            marks.append(("database", party.database))
+            marks.append(("database", party.database, party.database))
         if party.scope_id:
-            marks.append((SCOPE_FIELDS[party.kind], party.scope_id))
+            marks.append((SCOPE_FIELDS[party.kind], party.scope_id, party.scope_id))
         if "cable" in party.options:
-            marks.append(("cable", party.options["cable"]))
-        for mark in marks:
-            if mark in seen:
-                raise EcosystemError(
-                    f"[[party]] {party.name} {mark[0]}: {mark[1]!r} already belongs to {seen[mark]}"
-                )
-            seen[mark] = party.name
+            cable = party.options["cable"]
+            marks.append(("cable", cable, cable))
+        if "evse_id" in party.options:
+            evse_id = party.options["evse_id"]
+            marks.append(("evse_id", evse_id.upper().replace("*", ""), evse_id))
+        for key, mark, value in marks:
+            # Whoever listens takes a host and port, by HTTP or on the cable.
+            place = ("address" if key in ("url", "cable") else key, mark)
+            with problems.collect():
+                if place in seen:
+                    raise EcosystemError(
+                        f"[[party]] {party.name} {key}: {value!r} already belongs to {seen[place]}"
+                    )
+            seen.setdefault(place, party.name)
 
 
 def _car(entry: Mapping[str, Any], number: int, parties: Mapping[str, PartyConfig]) -> CarConfig:
@@ -665,7 +740,7 @@ def _car(entry: Mapping[str, Any], number: int, parties: Mapping[str, PartyConfi
 def _flag(entry: Mapping[str, Any], key: str, where: str) -> bool:
     value = entry.get(key, False)
     if not isinstance(value, bool):
-        raise EcosystemError(f"{where} {key}: true or false is wanted, not {value!r}")
+        raise EcosystemError(f"{_at(where, key)}: true or false is wanted, not {value!r}")
     return value
 
 
@@ -706,28 +781,35 @@ def _database(entry: Mapping[str, Any], where: str, default: str | None = None) 
 def _tariff(entry: Any, where: str) -> Tariff:
     if not isinstance(entry, dict):
         raise EcosystemError(f"{where} tariff: a charge point operator needs a [party.tariff]")
-    _known(entry, {"id", "currency", "per_kwh", "per_session"}, f"{where} tariff.")
-    _text(entry, "id", f"{where} tariff.")
+    where = f"{where} tariff."
+    _known(entry, {"id", "currency", "per_kwh", "per_session"}, where)
+    _text(entry, "id", where)
     for key in ("currency", "per_kwh", "per_session"):
-        _shaped(entry, key, f"{where} tariff.")
+        _shaped(entry, key, where)
     return Tariff.from_dict(entry)
 
 
 def _check_policy(where: str, name: str, value: str) -> None:
     if name not in POLICIES:
-        raise EcosystemError(f"{where} {name}: no such policy; there are {', '.join(POLICIES)}")
-    if value not in POLICIES[name].values:
         raise EcosystemError(
-            f"{where} {name}: {value!r} is none of {', '.join(POLICIES[name].values)}"
+            f"{where}: no such policy{did_you_mean(name, POLICIES)}; there are "
+            f"{', '.join(POLICIES)}"
         )
+    if value not in POLICIES[name].values:
+        raise EcosystemError(f"{where}: {value!r} is none of {', '.join(POLICIES[name].values)}")
+
+
+def _at(where: str, key: str) -> str:
+    """``[[party]] sunmile name``, ``[[party]] plugpark tariff.currency``."""
+    return f"{where}{key}" if where.endswith(".") else f"{where} {key}"
 
 
 def _text(entry: Mapping[str, Any], key: str, where: str, default: str | None = None) -> str:
     value = entry.get(key, default)
     if value is None:
-        raise EcosystemError(f"{where} {key}: is missing")
+        raise EcosystemError(f"{_at(where, key)}: is missing")
     if not isinstance(value, str) or not value:
-        raise EcosystemError(f"{where} {key}: text in quotes is wanted, not {value!r}")
+        raise EcosystemError(f"{_at(where, key)}: text in quotes is wanted, not {value!r}")
     return value
 
 
@@ -735,7 +817,7 @@ def _shaped(entry: Mapping[str, Any], key: str, where: str, default: str | None 
     value = _text(entry, key, where, default)
     form, wanted = _SHAPES[key]
     if not re.fullmatch(form, value, re.ASCII if key != "organisation" else 0):
-        raise EcosystemError(f"{where} {key}: {value!r} has another form: {wanted}")
+        raise EcosystemError(f"{_at(where, key)}: {value!r} has another form: {wanted}")
     return value
 
 
@@ -818,7 +900,8 @@ def _known(entry: Mapping[str, Any], known: set[str], where: str) -> None:
     for key in entry:
         if key not in known:
             raise EcosystemError(
-                f"{where} {key}: no such key; there are {', '.join(sorted(known))}"
+                f"{_at(where, key)}: no such key{did_you_mean(key, known)}; there are "
+                f"{', '.join(sorted(known))}"
             )
 
 

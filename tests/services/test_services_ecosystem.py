@@ -154,7 +154,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     for content in (b"\xff\xfe", b"[ecosystem", b"a = 1\na = 2"):
         path = tmp_path / "ecosystem.toml"
         path.write_bytes(content)
-        with pytest.raises(EcosystemError, match=r"ecosystem\.toml: "):
+        with pytest.raises(EcosystemError, match=r"ecosystem\.toml:"):
             load(path)
     with pytest.raises(EcosystemError, match="No such file"):
         load(tmp_path / "nothing.toml")

@@ -1,0 +1,195 @@
+"""One reader for certificates and keys that people bring: PEM, DER, base64, PKCS#12.
+
+What a file holds is found out by looking, not by its name. Certificates come out in the order
+in which each is issued by the next, whatever order they stood in.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    load_der_private_key,
+    load_pem_private_key,
+)
+from cryptography.hazmat.primitives.serialization.pkcs12 import load_pkcs12
+
+from pki.keys import KeyFormatError, SoftwareKey
+from pki.names import readable
+
+# More than any chain with a key needs; a bound on what is parsed at all.
+MAX_FILE = 256 * 1024
+MAX_CERTIFICATES = 16
+
+_PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----.*?-----END \1-----", re.DOTALL)
+
+
+class MaterialError(ValueError):
+    """What is wrong with what somebody brought; the message begins with its name."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """What was in it."""
+
+    certificates: tuple[x509.Certificate, ...] = ()
+    keys: tuple[SoftwareKey, ...] = ()
+
+
+def read_material(raw: bytes, name: str, password: bytes | None = None) -> Material:
+    """The certificates and private keys in ``raw``; MaterialError names ``name`` and the trouble.
+
+    Keys are PKCS#8 or SEC1, encrypted ones need ``password``.
+    """
+    if not raw.strip():
+        raise MaterialError(f"{name}: is empty")
+    if len(raw) > MAX_FILE:
+        raise MaterialError(f"{name}: {len(raw)} bytes are too many, at most are {MAX_FILE}")
+    found = _pem(raw, name, password) if b"-----BEGIN " in raw else _binary(raw, name, password)
+    if len(found.certificates) > MAX_CERTIFICATES:
+        raise MaterialError(
+            f"{name}: {len(found.certificates)} certificates are too many, at most are "
+            f"{MAX_CERTIFICATES}"
+        )
+    for certificate in found.certificates:
+        _must_be_usable(certificate, name)
+    return Material(in_order(found.certificates), found.keys)
+
+
+def in_order(certificates: Sequence[x509.Certificate]) -> tuple[x509.Certificate, ...]:
+    """Each once, as far as possible each issued by the next."""
+    left = list(dict.fromkeys(certificates))
+    ordered: list[x509.Certificate] = []
+    while left:
+        # The next one is who issued the last; else somebody who issued none of the rest.
+        up = [one for one in left if ordered and ordered[-1].issuer == one.subject]
+        tops = [
+            one
+            for one in left
+            if not any(other.issuer == one.subject for other in left if other is not one)
+        ]
+        following = (up or tops or left)[0]
+        ordered.append(following)
+        left.remove(following)
+    return tuple(ordered)
+
+
+def _pem(raw: bytes, name: str, password: bytes | None) -> Material:
+    certificates: list[x509.Certificate] = []
+    keys: list[SoftwareKey] = []
+    blocks = list(_PEM.finditer(raw))
+    if not blocks:
+        raise MaterialError(f"{name}: a PEM block begins and does not end")
+    for block in blocks:
+        label, text = block[1].decode(), block[0]
+        if label == "CERTIFICATE":
+            certificates.append(_certificate(text, name))
+        elif label.endswith("PRIVATE KEY"):
+            keys.append(_key(text, name, password))
+        elif label != "EC PARAMETERS":
+            raise MaterialError(
+                f"{name}: a PEM block {label!r}; wanted are CERTIFICATE and PRIVATE KEY"
+            )
+    return Material(tuple(certificates), tuple(keys))
+
+
+def _binary(raw: bytes, name: str, password: bytes | None) -> Material:
+    if not raw.startswith(b"\x30"):
+        try:
+            raw = base64.b64decode(b"".join(raw.split()), validate=True)
+        except (binascii.Error, ValueError):
+            raw = b""
+        if not raw.startswith(b"\x30"):
+            raise MaterialError(f"{name}: neither PEM nor DER nor base64 of DER nor PKCS#12")
+    try:
+        return Material((x509.load_der_x509_certificate(raw),))
+    except Exception:  # noqa: S110 - then it is something else
+        pass
+    try:
+        return Material(keys=(_of(load_der_private_key(raw, password), name),))
+    except (ValueError, TypeError) as error:
+        if isinstance(error, MaterialError) or _wants_password(error):
+            raise MaterialError(_key_trouble(name, error, password)) from None
+    return _pkcs12(raw, name, password)
+
+
+def _pkcs12(raw: bytes, name: str, password: bytes | None) -> Material:
+    try:
+        box = load_pkcs12(raw, password)
+    except ValueError as error:
+        if "password" in str(error).lower():
+            raise MaterialError(_key_trouble(name, error, password)) from None
+        raise MaterialError(
+            f"{name}: DER, but no X.509 certificate, no private key and no PKCS#12 ({error})"
+        ) from None
+    except Exception as error:  # the library documents no common type
+        raise MaterialError(f"{name}: a PKCS#12 that cannot be read ({error})") from None
+    inside = [box.cert, *box.additional_certs]
+    certificates = tuple(one.certificate for one in inside if one is not None)
+    keys = (_of(box.key, name),) if box.key is not None else ()
+    if not certificates and not keys:
+        raise MaterialError(f"{name}: a PKCS#12 with nothing in it")
+    return Material(certificates, keys)
+
+
+def _certificate(text: bytes, name: str) -> x509.Certificate:
+    try:
+        return x509.load_pem_x509_certificate(text)
+    except Exception as error:  # the library documents no common type
+        raise MaterialError(f"{name}: a certificate that cannot be read ({error})") from None
+
+
+def _must_be_usable(certificate: x509.Certificate, name: str) -> None:
+    try:
+        key = certificate.public_key()
+        # Parsing is lazy: what will be asked for later has to be readable now.
+        _ = (certificate.subject, certificate.issuer, certificate.extensions)
+        _ = (certificate.not_valid_before_utc, certificate.not_valid_after_utc)
+        subject = readable(certificate.subject)
+    except Exception as error:  # the library documents no common type
+        raise MaterialError(f"{name}: a certificate that cannot be read ({error})") from None
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        raise MaterialError(
+            f"{name}: {subject} has a {type(key).__name__}; an elliptic-curve key is wanted"
+        )
+
+
+def _key(text: bytes, name: str, password: bytes | None) -> SoftwareKey:
+    try:
+        return _of(load_pem_private_key(text, password), name)
+    except (ValueError, TypeError) as error:
+        raise MaterialError(_key_trouble(name, error, password)) from None
+    except Exception as error:  # UnsupportedAlgorithm and the like
+        raise MaterialError(f"{name}: the private key cannot be read ({error})") from None
+
+
+def _of(private: Any, name: str) -> SoftwareKey:
+    if not isinstance(private, ec.EllipticCurvePrivateKey):
+        raise MaterialError(
+            f"{name}: a {type(private).__name__.lstrip('_')}; an elliptic-curve key is wanted"
+        )
+    try:
+        return SoftwareKey(private)
+    except KeyFormatError as error:
+        raise MaterialError(f"{name}: {error}") from None
+
+
+def _wants_password(error: Exception) -> bool:
+    return "password" in str(error).lower() or "encrypted" in str(error).lower()
+
+
+def _key_trouble(name: str, error: Exception, password: bytes | None) -> str:
+    if isinstance(error, MaterialError):
+        return str(error)
+    if password is None and _wants_password(error):
+        return f"{name}: the private key is encrypted, and no password was given"
+    if password is not None:
+        return f"{name}: the private key does not open with the password that was given"
+    return f"{name}: the private key cannot be read ({error})"
