@@ -64,6 +64,7 @@ from v2g.certificate_update import read_response as read_update_response
 from v2g.messages import iso2
 from v2g.signature import SignatureError
 
+from .faults import spoilt
 from .store import ContractDataRow, DefaultRow, default_of, of_car
 
 # The policy unknown_car -> what a car hears that no provisioning pool knows.
@@ -354,6 +355,9 @@ class ContractPool:
         )
         if not verdict.accepted:
             return self._refused(request, codes(iso2_code(verdict)), verdict.reason)
+        fault = await self.party.faults.at("installation", pcid=pcid.normal)
+        if fault is not None:
+            return self._refused(request, codes(fault["code"]), "this pool was told to refuse")
         contracts = await self.party.database.read(lambda session: of_car(session, pcid.normal))
         now = self.party.clock.now()
         current = [row for row in contracts if row.valid_from <= now < row.valid_to]
@@ -408,10 +412,11 @@ class ContractPool:
     async def _delivered(
         self, request: InstallationRequest, row: ContractDataRow, response: InstallationResponse
     ) -> Delivery:
+        data = await spoilt(self.party, response.data, row.pcid, row.stored_by)
         return await self._leaves(
             row,
             response.data.emaid,
-            exi.encode(iso2.SCHEMA, response.data.response(request.session_id)),
+            exi.encode(iso2.SCHEMA, data.response(request.session_id)),
         )
 
     async def _leaves(self, row: ContractDataRow, emaid: str, answer: bytes) -> Delivery:
@@ -551,10 +556,11 @@ class ContractPool:
                 iso2.ResponseCode.FAILED_NoCertificateAvailable,
                 f"the contract {row.emaid} is not handed out: {verdict.reason}",
             )
+        data = await spoilt(self.party, response.data, row.pcid, row.stored_by)
         return await self._leaves(
             row,
             response.data.emaid,
-            exi.encode(iso2.SCHEMA, update_response(response.data, request.session_id)),
+            exi.encode(iso2.SCHEMA, update_response(data, request.session_id)),
         )
 
     async def _ask_operator(

@@ -37,6 +37,8 @@ from v2g.messages import iso2, sap
 from v2g.signature import SignatureError, verify
 from v2g.v2gtp import V2GTPError
 
+from . import faults
+
 if TYPE_CHECKING:
     from .service import Charger
 
@@ -166,6 +168,7 @@ class SeccSession:
         before, self.state = self.state, after
         try:
             answer: iso2.V2G_Message = await handler(message, body)
+            answer = await faults.answered(self, name, answer)
         except SessionOver:
             self.state = before
             raise
@@ -340,7 +343,7 @@ class SeccSession:
         return self._wrap(
             iso2.PaymentDetailsRes(
                 ResponseCode=code,
-                GenChallenge=self.facts.challenge,
+                GenChallenge=await faults.challenge(self),
                 EVSETimeStamp=self.charger.timestamp(),
             )
         )
@@ -504,7 +507,7 @@ class SeccSession:
             step = min(WH_PER_LOOP, self.facts.wanted_wh - self.facts.delivered_wh)
             self.facts.delivered_wh += max(0, step)
         self.facts.loops += 1
-        self.facts.receipt_due = True
+        self.facts.receipt_due = await faults.receipt_required(self)
         return self._wrap(
             iso2.ChargingStatusRes(
                 ResponseCode=Code.OK,
@@ -516,7 +519,7 @@ class SeccSession:
                     MeterReading=self._reading(),
                     TMeter=self.charger.timestamp(),
                 ),
-                ReceiptRequired=True,
+                ReceiptRequired=self.facts.receipt_due,
                 AC_EVSEStatus=_status(),
             )
         )

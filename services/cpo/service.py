@@ -33,6 +33,7 @@ from services.common.party import Party
 from services.common.trust_stores import HeldStore
 from services.ecosystem import Tariff
 
+from .faults import claimed
 from .store import SessionRow, charging_since, session_of, unsent
 
 # A car waits 5 s for its contract, a charger gives up at 4.5 s.
@@ -347,15 +348,15 @@ class ChargePointOperator:
 
     async def _send_record(self, row: SessionRow) -> SessionRow:
         """Send a charge detail record; it stays ``ended`` when nobody answers."""
-        assert row.cost_cents is not None
         assert row.ended_at is not None
+        meter_stop_wh, cost_cents = await claimed(self.party, row)
         try:
             answer = await self.party.client(row.operator).call(
                 "POST",
                 "/cdrs",
                 name="charge detail record",
-                summary=f"{(row.meter_stop_wh or 0) - row.meter_start_wh} Wh for "
-                f"{decimal(row.cost_cents)} {row.tariff['currency']}, with "
+                summary=f"{meter_stop_wh - row.meter_start_wh} Wh for "
+                f"{decimal(cost_cents)} {row.tariff['currency']}, with "
                 f"{len(row.receipts)} receipts that the car signed",
                 body={
                     "id": row.id,
@@ -366,9 +367,9 @@ class ChargePointOperator:
                     "started_at": row.started_at.isoformat(),
                     "ended_at": row.ended_at.isoformat(),
                     "meter_start_wh": row.meter_start_wh,
-                    "meter_stop_wh": row.meter_stop_wh,
+                    "meter_stop_wh": meter_stop_wh,
                     "currency": row.tariff["currency"],
-                    "total_cost": decimal(row.cost_cents),
+                    "total_cost": decimal(cost_cents),
                     "receipts": row.receipts,
                 },
             )
@@ -387,11 +388,11 @@ class ChargePointOperator:
                 sender=row.operator,
                 receiver=self.party.config.name,
                 outcome="ok" if status == "settled" else "refused",
-                summary=f"{row.operator} owes {decimal(row.cost_cents)} "
+                summary=f"{row.operator} owes {decimal(cost_cents)} "
                 f"{row.tariff['currency']} for {row.id}"
                 if status == "settled"
                 else f"{row.operator} disputes {row.id}: {reason}",
-                data={"cdr": row.id, "status": status, "total": decimal(row.cost_cents)},
+                data={"cdr": row.id, "status": status, "total": decimal(cost_cents)},
             )
         )
 

@@ -40,9 +40,11 @@ from services.common.certificates import (
 )
 from services.common.errors import PartyRefused, Refusal, wrong_identifier
 from services.common.events import Event, cost
+from services.common.faults import Fault
 from services.common.judging import Judge
 from services.common.party import Party
 
+from .faults import misdirected
 from .store import ContractRow, DriverRow, GenerationRow, generations, half_revoked, unfinished
 
 _LETTERS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -314,8 +316,9 @@ class Contracts:
         where it follows an ``older`` one, for that one's key."""
         edition = self.party.edition
         contract_key = SoftwareKey.generate(edition, reference=f"contract/{row.emaid}")
-        encrypted = self._encrypted(contract_key, recipient)
-        update = self._encrypted(contract_key, from_pem(older.chain)[0]) if older else None
+        fault = await self.party.faults.at("contract-key", pcid=row.pcid, emaid=row.emaid)
+        encrypted = self._encrypted(contract_key, recipient, fault)
+        update = self._encrypted(contract_key, from_pem(older.chain)[0], fault) if older else None
         now = self.party.clock.now()
         wanted = "pending" if number == 1 else "active"
 
@@ -370,12 +373,13 @@ class Contracts:
                 raise
 
     def _encrypted(
-        self, contract_key: SoftwareKey, recipient: x509.Certificate
+        self, contract_key: SoftwareKey, recipient: x509.Certificate, fault: Fault | None
     ) -> EncryptedContractKey:
         cost().agreements += 1
+        key, to = misdirected(fault, contract_key, public_key(recipient), self.party.edition)
         return encrypt_contract_key(
-            contract_key,
-            public_key(recipient),
+            key,
+            to,
             self.party.edition,
             ephemeral=SoftwareKey.generate(self.party.edition),
             iv=os.urandom(16),

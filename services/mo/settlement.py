@@ -34,6 +34,7 @@ from services.ecosystem import Tariff
 
 from .accounts import REVENUE, cpo_account, driver_account
 from .contracts import Contracts
+from .faults import ALLOWED
 from .store import (
     AuthorizationRow,
     CdrRow,
@@ -112,7 +113,8 @@ class Settlement:
             return self._decided(
                 emaid, evse_id, Decision("NOT_ALLOWED", "unknown_contract", refusal.message)
             )
-        decision = await self.party.database.read(
+        decision = await self._told_to_refuse(contract, caller)
+        decision = decision or await self.party.database.read(
             lambda session: self._decide(session, contract, certificate, tariff)
         )
         if decision.allowed != "ALLOWED":
@@ -132,6 +134,15 @@ class Settlement:
         )
         await self.party.database.write(lambda session: session.add(row))
         return decision
+
+    async def _told_to_refuse(self, contract: ContractRow, caller: Caller) -> Decision | None:
+        fault = await self.party.faults.at(
+            "authorization", pcid=contract.pcid, emaid=contract.emaid, caller=caller.client
+        )
+        if fault is None:
+            return None
+        word = ALLOWED.get(fault["code"], "NOT_ALLOWED")
+        return Decision(word, fault["code"], "this operator was told to refuse")
 
     def _decide(
         self, session: Session, contract: ContractRow, certificate: str | None, tariff: Tariff

@@ -36,6 +36,7 @@ from v2g.messages import iso2, sap
 from v2g.signature import SignatureError, sign
 
 from .cable import Cable, CableError
+from .faults import spoilt
 
 if TYPE_CHECKING:
     from .service import Car, Garage
@@ -346,7 +347,7 @@ class EvccSession:
         return answer.Body.BodyElement
 
     async def _send(self, stage: str, message: iso2.V2G_Message) -> tuple[Any, bytes]:
-        answer, raw = await self.cable.ask(message)
+        answer, raw = await self.cable.ask(await spoilt(self, stage, message))
         self.outcome.stages.append(stage)
         body: Any = answer.Body.BodyElement
         code = body.ResponseCode.value

@@ -57,7 +57,7 @@ class Garage:
         self.stores = CarStores(party)
         # Pending cars that a request is completing right now; cars that are on a visit.
         self._under_way: set[str] = set()
-        self._visiting: set[str] = set()
+        self.visiting: dict[str, str] = {}
 
     async def prepare(self) -> None:
         """Build the cars that the ecosystem file puts into this garage and that are not there."""
@@ -191,13 +191,13 @@ class Garage:
             raise Refusal(422, "unknown_charger", f"charger: {error}") from None
         if target.kind != "charger":
             raise Refusal(422, "not_a_charger", f"charger: {charger} is a {target.kind}")
-        if pcid in self._visiting:
+        if pcid in self.visiting:
             raise Refusal(409, "plugged_in", f"the car {pcid} is at a charger already")
-        self._visiting.add(pcid)
+        self.visiting[pcid] = charger
         try:
             return await self._visit(car, charger, energy_wh, installation)
         finally:
-            self._visiting.discard(pcid)
+            self.visiting.pop(pcid, None)
 
     async def _visit(self, car: Car, charger: str, energy_wh: int, installation: str) -> Outcome:
         outlet = await self.party.client(charger).call(
