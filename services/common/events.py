@@ -50,8 +50,6 @@ EVENT_KINDS: Mapping[str, str] = {
     "ledger": "a posting, an invoice, a settlement",
     "step": "a step of a scenario",
     "fault": "a fault was set, cleared or did its work",
-    "clock": "the ecosystem's clock was moved",
-    "trust": "a trust store has changed",
 }
 OUTCOMES = ("ok", "refused", "failed")
 
@@ -179,6 +177,15 @@ class Event:
 
 _counter = itertools.count()
 _process = os.urandom(3).hex()
+
+
+def _another_process() -> None:
+    global _process
+    _process = os.urandom(3).hex()
+
+
+# Workers are forked from one process; their identifiers must not meet.
+os.register_at_fork(after_in_child=_another_process)
 
 
 def new_id(real: float | None = None) -> str:
