@@ -58,7 +58,7 @@ from services.common.events import Event
 from services.common.party import Party
 from services.common.problems import NotAsExpectedError
 
-from . import store
+from . import faults, store
 from .store import CaTables
 
 # Part of a leaf's life that must be left; below it the leaf is renewed at start.
@@ -482,7 +482,7 @@ class CertificateAuthority:
             return ocsp_error_response("malformedRequest")
         now = self.party.clock.now().replace(microsecond=0)
         responder: OpenAuthority | None = None
-        answers = []
+        answers, names = [], []
         for cert_id in asked.cert_ids:
             authority = await self._named(cert_id)
             if authority is None or (responder is not None and authority.id != responder.id):
@@ -495,6 +495,8 @@ class CertificateAuthority:
                     self.tables.certificate, (a.id, store.serial_text(c.serial))
                 )
             )
+            if row is not None:
+                names.append(row.common_name)
             answers.append(
                 OcspAnswer(
                     cert_id=cert_id,
@@ -505,11 +507,21 @@ class CertificateAuthority:
             )
         if responder is None:
             return ocsp_error_response("malformedRequest")
+        fault = await self.party.faults.at("ocsp", pcid=names, emaid=names)
+        if fault is not None and fault.kind == "ocsp-wrong-signer":
+            responder = await self._another(responder)
         # A root issues no leaf [V2G2-867], so it signs for itself.
         signer = (
             responder.authority if responder.role.is_root else await self._ocsp_signer(responder)
         )
+        if fault is not None:
+            return faults.ocsp(fault, answers, signer, produced_at=now, nonce=asked.nonce)
         return ocsp_response(answers, signer, produced_at=now, nonce=asked.nonce)
+
+    async def _another(self, authority: OpenAuthority) -> OpenAuthority:
+        """An authority of this party that has an OCSP signer, and is not ``authority``."""
+        others = [own for own in await self._all() if not own.role.is_root]
+        return next(own for own in others if own.id != authority.id)
 
     async def crl(self, role: Role) -> bytes:
         """The revocation list of the authority of ``role`` (DER); a new one when something was

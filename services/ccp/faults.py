@@ -18,7 +18,6 @@ from pki.issuing import certificate_request
 from pki.keys import SoftwareKey
 from pki.names import Subject
 from pki.profiles import Role
-from services.ca.service import needs_renewal
 from services.common import answers
 from services.common.certificates import b64, der_of
 from services.common.errors import Refusal
@@ -112,7 +111,7 @@ async def _certified(party: Party, role: Role, stored_by: str) -> Signer:
     now = party.clock.now()
     if known is not None:
         leaf = known.chain[0]
-        if leaf.not_valid_before_utc <= now and not needs_renewal(leaf, now):
+        if leaf.not_valid_before_utc <= now < leaf.not_valid_after_utc:
             return known
     service = ecosystem.parties.get(stored_by)
     root = service.uses.get("v2g-root") if service else None
