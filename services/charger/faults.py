@@ -44,7 +44,8 @@ async def challenge(session: SeccSession) -> bytes:
 
 async def receipt_required(session: SeccSession) -> bool:
     """Whether the car is asked to sign for the reading."""
-    return await session.charger.party.faults.at("receipt", **_about(session)) is None
+    fault = await session.charger.party.faults.at("receipt", when=None, **_about(session))
+    return fault is None
 
 
 async def answered(

@@ -113,8 +113,8 @@ class Settlement:
             return self._decided(
                 emaid, evse_id, Decision("NOT_ALLOWED", "unknown_contract", refusal.message)
             )
-        decision = await self._told_to_refuse(contract, caller)
-        decision = decision or await self.party.database.read(
+        told = await self._told_to_refuse(contract, caller)
+        decision = told or await self.party.database.read(
             lambda session: self._decide(session, contract, certificate, tariff)
         )
         if decision.allowed != "ALLOWED":
