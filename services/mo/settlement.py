@@ -113,10 +113,11 @@ class Settlement:
             return self._decided(
                 emaid, evse_id, Decision("NOT_ALLOWED", "unknown_contract", refusal.message)
             )
-        told = await self._told_to_refuse(contract, caller)
-        decision = told or await self.party.database.read(
-            lambda session: self._decide(session, contract, certificate, tariff)
-        )
+        decision = await self._told_to_refuse(contract, caller)
+        if decision is None:
+            decision = await self.party.database.read(
+                lambda session: self._decide(session, contract, certificate, tariff)
+            )
         if decision.allowed != "ALLOWED":
             return self._decided(emaid, evse_id, decision)
         reference = secrets.token_hex(12)
