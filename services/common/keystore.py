@@ -16,7 +16,7 @@ from typing import Any
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from sqlalchemy import inspect, select
+from sqlalchemy import delete, inspect, select
 from sqlalchemy.orm import Session
 
 from pki.edition import Edition
@@ -108,6 +108,11 @@ class KeyStore:
         self._open.pop(reference, None)
         return CountedKey(key, reference)
 
+    def remove(self, session: Session, reference: str) -> None:
+        """Forget the key under ``reference`` within a write."""
+        session.execute(delete(self._row).where(self._row.reference == reference))
+        self._open.pop(reference, None)
+
     async def generate(self, reference: str, edition: Edition) -> CountedKey:
         """Make a key and keep it."""
         key = SoftwareKey.generate(edition, reference=reference)
@@ -137,6 +142,16 @@ class KeyStore:
             return self.put(session, reference, key)
 
         return await self._database.write(keep)
+
+    def destroy(self, session: Session, reference: str) -> bool:
+        """Destroy the key under ``reference`` within a write; whether there was one."""
+        self._open.pop(reference, None)
+        found = session.get(self._row, reference)
+        if found is None:
+            return False
+        session.delete(found)
+        session.flush()
+        return True
 
     def _unseal(self, reference: str, sealed: bytes) -> CountedKey:
         try:

@@ -23,5 +23,9 @@ def create(ecosystem: Ecosystem, name: str) -> FastAPI:
         service=service,
         doors=(contracts.router, settlement.router, public.router, admin.router),
         prepare=service.prepare,
-        rounds=(service.contracts.resume, service.renewals.in_time),
+        rounds=(
+            service.ca.succession.keep_current,
+            service.contracts.resume,
+            service.renewals.in_time,
+        ),
     )

@@ -174,13 +174,8 @@ class Renewals:
                 return Renewal(True, "waiting", "it waits in the pool", 0, present.number)
             if mine.number != present.number:
                 return Renewal(True, "missed", "the car has missed a renewal")
-        if not self._lasts_longer(row, present) and provisioning is None:
-            return Renewal(
-                False,
-                "contract_ends",
-                "a new certificate would not last longer than the present one",
-                NEVER if row.ends is not None else 1,
-            )
+        if row.ends is not None and row.ends <= self.party.clock.now():
+            return Renewal(False, "contract_ended", f"the contract ended at {row.ends:%F}", NEVER)
         if forced:
             return Renewal(True, "forced", "its operator wants it")
         if provisioning is not None:
@@ -212,6 +207,13 @@ class Renewals:
                 f"the certificate is good until {present.not_after:%F %T}Z; it is renewed from "
                 f"{before.days} days before that on",
                 days,
+            )
+        if policy == "in-time" and not self._lasts_longer(row, present):
+            return Renewal(
+                False,
+                "contract_ends",
+                "a new certificate would not last longer than the present one",
+                NEVER if row.ends is not None else 1,
             )
         return Renewal(True, "due", "the certificate ends soon")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pki.profiles import Role
 from services.ca.service import CertificateAuthority
-from services.common.certificates import b64, der_of
 from services.common.party import Party
 
 from .accounts import Accounts
@@ -33,15 +32,5 @@ class MobilityOperator:
 
     async def prepare(self) -> None:
         await self.ca.prepare()
-        if Role.MO_ROOT in self.ca.roles:
-            await self.party.uses("rcp").call(
-                "POST",
-                "/roots",
-                name="publish root",
-                summary=f"{self.party.config.title} publishes its root",
-                body={
-                    "type": "MO",
-                    "certificate": b64(der_of(self.ca.authority(Role.MO_ROOT).certificate)),
-                },
-            )
+        await self.ca.succession.publish_first()
         await self.contracts.judge.prepare()

@@ -1,8 +1,8 @@
 """One charging session from the vehicle's side (EVCC), ISO 15118-2, AC, Plug & Charge.
 
-The vehicle installs a contract when it has none, shows it, signs the challenge, charges
-what it wants, signs a receipt for each meter reading it is asked for, and stops. Each
-step either goes on or ends the session with the stage and the response code.
+The vehicle installs a contract when it has none, updates one that ends soon, shows it, signs
+the challenge, charges what it wants, signs a receipt for each meter reading it is asked for,
+and stops. Each step either goes on or ends the session with the stage and the response code.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from cryptography import x509
@@ -32,11 +34,15 @@ from v2g.certificate_installation import (
     chain_element,
     read_response,
 )
+from v2g.certificate_update import UpdateResponse
+from v2g.certificate_update import build_request as build_update_request
+from v2g.certificate_update import read_response as read_update_response
 from v2g.messages import iso2, sap
 from v2g.signature import SignatureError, sign
 
 from .cable import Cable, CableError
 from .faults import spoilt
+from .store import normal
 
 if TYPE_CHECKING:
     from .service import Car, Garage
@@ -57,8 +63,18 @@ class Outcome:
     reason: str = ""
     emaid: str | None = None
     installed: bool = False
+    updated: bool = False
     energy_wh: int = 0
     stages: list[str] = field(default_factory=list)
+    # What a session before this one failed at, where the car went on with what it has.
+    failed_before: str = ""
+
+
+class Wish(Enum):
+    """What a car wants of the certificate service; the values are the service's own."""
+
+    INSTALLATION = "Installation"
+    UPDATE = "Update"
 
 
 class Refused(Exception):
@@ -78,6 +94,12 @@ class Contract:
     emaid: str
     chain: tuple[x509.Certificate, ...]
     key: CountedKey
+    installed: int = 0
+    """Which installation it is (InstalledRow)."""
+
+    @property
+    def ends(self) -> datetime:
+        return self.chain[0].not_valid_after_utc
 
 
 class EvccSession:
@@ -91,14 +113,17 @@ class EvccSession:
         self.session_id = bytes(8)
         self.outcome = Outcome()
         self.contract: Contract | None = car.contract
+        self._answered: Any = None
 
-    async def run(self, *, install: bool) -> Outcome:
-        """Charge; an installation comes first where ``install`` says so."""
+    async def run(self, wish: Wish | None = None) -> Outcome:
+        """Charge; an installation or an update comes first where that is the ``wish``."""
         try:
             await self._setup()
-            await self._select(install)
-            if install:
+            wish = await self._select(wish)
+            if wish is Wish.INSTALLATION:
                 await self._install()
+            elif wish is Wish.UPDATE:
+                await self._update()
             await self._pay()
             await self._charge()
         except Refused as refused:
@@ -137,18 +162,29 @@ class EvccSession:
             )
         await self._ask(iso2.SessionSetupReq(EVCCID=bytes.fromhex(self.car.evccid)))
 
-    async def _select(self, install: bool) -> None:
+    async def _select(self, wish: Wish | None) -> Wish | None:
+        """Select the services; the wish as far as this charger serves it."""
         await self._ask(iso2.ServiceDiscoveryReq())
         services = [iso2.SelectedService(ServiceID=1)]
-        if install:
-            await self._ask(iso2.ServiceDetailReq(ServiceID=CERTIFICATE_SERVICE))
-            services.append(iso2.SelectedService(ServiceID=CERTIFICATE_SERVICE, ParameterSetID=1))
+        if wish is not None:
+            details = await self._ask(iso2.ServiceDetailReq(ServiceID=CERTIFICATE_SERVICE))
+            assert isinstance(details, iso2.ServiceDetailRes)
+            parameter_set = _parameter_set(details, wish)
+            if parameter_set is None and wish is Wish.UPDATE:
+                wish = None  # a charger without updates: the present contract still serves
+            else:
+                services.append(
+                    iso2.SelectedService(
+                        ServiceID=CERTIFICATE_SERVICE, ParameterSetID=parameter_set
+                    )
+                )
         await self._ask(
             iso2.PaymentServiceSelectionReq(
                 SelectedPaymentOption=iso2.PaymentOption.Contract,
                 SelectedServiceList=iso2.SelectedServiceList(SelectedService=tuple(services)),
             )
         )
+        return wish
 
     async def _install(self) -> None:
         stage = "CertificateInstallationReq"
@@ -161,13 +197,47 @@ class EvccSession:
         )
         _answer, raw = await self._send(stage, request)
         response = read_response(raw)
-        contract_key = self._check(response)
+        contract_key = self._check(response, self.car.key)
         self.contract = await self.garage.keep_contract(
             self.car, response.data.emaid, _certificates(response.data.contract_chain), contract_key
         )
         self.outcome.installed = True
 
-    def _check(self, response: InstallationResponse) -> SoftwareKey:
+    async def _update(self) -> None:
+        stage = "CertificateUpdateReq"
+        present = self.contract
+        assert present is not None
+        request = build_update_request(
+            self.session_id,
+            present.emaid,
+            present.chain,
+            [RootId.of(root) for root in self.car.v2g_roots],
+            present.key,
+            self.garage.party.edition,
+        )
+        try:
+            _answer, raw = await self._send(stage, request)
+        except Refused:
+            if isinstance(self._answered, iso2.CertificateUpdateRes):
+                await self.garage.remember_retry(present, self._answered.RetryCounter)
+            raise
+        response = read_update_response(raw)
+        # The new key is encrypted to the key of the contract that asked.
+        contract_key = self._check(response, present.key)
+        if normal(response.data.emaid) != normal(present.emaid):
+            raise Refused(
+                "in the car",
+                "refused by the car",
+                f"eMAID is {response.data.emaid}, updated was {present.emaid}",
+            )
+        self.contract = await self.garage.keep_contract(
+            self.car, response.data.emaid, _certificates(response.data.contract_chain), contract_key
+        )
+        self.outcome.updated = True
+
+    def _check(
+        self, response: InstallationResponse | UpdateResponse, agreement: CountedKey
+    ) -> SoftwareKey:
         """What the car checks before it believes: each failure names the check."""
         data, garage = response.data, self.garage
         stage, code = "in the car", "refused by the car"
@@ -221,7 +291,7 @@ class EvccSession:
             cost().agreements += 1
             key = decrypt_contract_key(
                 EncryptedContractKey(data.encrypted_private_key, data.dh_public_key),
-                self.car.key,
+                agreement,
                 garage.party.edition,
                 certificate_public_key=contract_public,
             )
@@ -350,6 +420,7 @@ class EvccSession:
         answer, raw = await self.cable.ask(await spoilt(self, stage, message))
         self.outcome.stages.append(stage)
         body: Any = answer.Body.BodyElement
+        self._answered = body
         code = body.ResponseCode.value
         if code.startswith("FAILED"):
             raise Refused(stage, code, f"the charger answered {code}; its events say why")
@@ -388,6 +459,15 @@ class EvccSession:
 
 def _certificates(chain: Sequence[bytes]) -> tuple[x509.Certificate, ...]:
     return tuple(read_der(der, "a certificate") for der in chain)
+
+
+def _parameter_set(details: iso2.ServiceDetailRes, wish: Wish) -> int | None:
+    """The identifier of the certificate service's parameter set that serves ``wish``."""
+    offered = details.ServiceParameterList.ParameterSet if details.ServiceParameterList else ()
+    for one in offered:
+        if any(value.stringValue == wish.value for value in one.Parameter):
+            return one.ParameterSetID
+    return None
 
 
 def _value(value: int, unit: iso2.UnitSymbol) -> iso2.PhysicalValue:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 from dataclasses import dataclass
+from datetime import timedelta
 
 from cryptography import x509
 from sqlalchemy import delete
@@ -20,10 +21,11 @@ from services.common.events import Event
 from services.common.keystore import CountedKey
 from services.common.party import Party
 from services.ecosystem import EcosystemError
+from v2g.certificate_update import NEVER, NEXT_TIME
 
 from .anchors import CarStores
 from .cable import Cable, CableError
-from .charging import Contract, EvccSession, Outcome
+from .charging import Contract, EvccSession, Outcome, Wish
 from .store import (
     TABLES,
     CarRow,
@@ -37,6 +39,8 @@ from .store import (
 
 # Longer than a charger lets a car queue for an outlet, seconds.
 QUEUE_TIMEOUT = 130.0
+# Where a session ends that has trouble with the certificate service only.
+CERTIFICATE_STAGES = ("CertificateInstallationReq", "CertificateUpdateReq", "in the car")
 
 
 @dataclass(frozen=True)
@@ -168,23 +172,36 @@ class Garage:
     async def list(self) -> list[CarRow]:
         return await self.party.database.read(cars)
 
-    async def get(self, pcid: str) -> tuple[CarRow, InstalledRow | None]:
-        """A car and the contract in use; Refusal 404 where there is no such car."""
+    async def get(self, pcid: str, emaid: str | None = None) -> tuple[CarRow, InstalledRow | None]:
+        """A car and the contract in use, or that of ``emaid``; Refusal 404 where there is no such
+        car."""
 
         def query(session: Session) -> tuple[CarRow | None, InstalledRow | None]:
-            return session.get(CarRow, pcid), contract_in_use(session, pcid)
+            return session.get(CarRow, pcid), contract_in_use(session, pcid, emaid)
 
         row, contract = await self.party.database.read(query)
         if row is None:
             raise Refusal(404, "unknown_pcid", f"no car {pcid} is in this garage")
         return row, contract
 
-    async def charge(self, pcid: str, charger: str, energy_wh: int, installation: str) -> Outcome:
+    async def charge(
+        self,
+        pcid: str,
+        charger: str,
+        energy_wh: int,
+        installation: str,
+        emaid: str | None = None,
+    ) -> Outcome:
         """Plug the car in and charge; how it went is the answer, also when it was refused.
 
-        Refusal 409 where the car is at a charger already.
+        Refusal 409 where the car is at a charger already, or has no contract to update; 404
+        where it has no contract ``emaid``.
         """
-        car = await self._car(pcid)
+        car = await self._car(pcid, emaid)
+        if emaid is not None and car.contract is None:
+            raise Refusal(404, "unknown_emaid", f"emaid: the car {pcid} has no contract {emaid}")
+        if installation == "update" and car.contract is None:
+            raise Refusal(409, "no_contract", f"the car {pcid} has no contract to update")
         try:
             target = self.party.ecosystem.party(charger)
         except EcosystemError as error:
@@ -209,13 +226,14 @@ class Garage:
             timeout=QUEUE_TIMEOUT,
         )
         try:
-            return await self._session(
-                car,
-                outlet.read(answers.Outlet).cable,
-                energy_wh,
-                install=installation == "always"
-                or (installation == "auto" and car.contract is None),
-            )
+            address = outlet.read(answers.Outlet).cable
+            wish = await self._wish(car, installation)
+            outcome = await self._session(car, address, energy_wh, wish)
+            if not self._may_go_on(car, wish, outcome):
+                return outcome
+            second = await self._session(car, address, energy_wh, None)
+            second.failed_before = f"{outcome.stage}: {outcome.code or outcome.reason}"
+            return second
         finally:
             # A charger that went away meanwhile does not change how the session went.
             with contextlib.suppress(Refusal):
@@ -226,13 +244,61 @@ class Garage:
                     summary=f"The car {car.pcid} is unplugged",
                 )
 
-    async def _session(self, car: Car, address: str, energy_wh: int, *, install: bool) -> Outcome:
+    async def _wish(self, car: Car, installation: str) -> Wish | None:
+        """What the car asks the certificate service for: a contract when it has none that is
+        still good, its update when it ends soon and nobody said to wait."""
+        if installation != "auto":
+            return {"always": Wish.INSTALLATION, "update": Wish.UPDATE}.get(installation)
+        if car.contract is None:
+            return Wish.INSTALLATION
+        left = car.contract.ends - self.party.clock.now()
+        if left <= timedelta():
+            # An expired certificate asks for no update (RISE-V2G's car does the same).
+            return Wish.INSTALLATION
+        if left > timedelta(days=int(self.party.config.options["update_before_days"])):
+            return None
+        return Wish.UPDATE if await self._may_ask(car.contract) else None
+
+    async def _may_ask(self, contract: Contract) -> bool:
+        row = await self.party.database.read(
+            lambda session: session.get(InstalledRow, contract.installed)
+        )
+        now = self.party.clock.now()
+        return row is None or not (row.retry_never or (row.retry_at and now < row.retry_at))
+
+    async def remember_retry(self, contract: Contract, retry_counter: int | None) -> None:
+        """Keep what a refused update said about asking again (RetryCounter, [V2G2-696])."""
+
+        def keep(session: Session) -> None:
+            row = session.get(InstalledRow, contract.installed)
+            if row is None:
+                return
+            row.retry_never = retry_counter == NEVER
+            days = retry_counter or NEXT_TIME
+            row.retry_at = self.party.clock.now() + timedelta(days=days) if days > 0 else None
+
+        await self.party.database.write(keep)
+
+    def _may_go_on(self, car: Car, wish: Wish | None, outcome: Outcome) -> bool:
+        """Whether a car that could not install or update charges with what it has
+        (installation_failed)."""
+        return (
+            wish is not None
+            and outcome.outcome != "charged"
+            and not (outcome.installed or outcome.updated)
+            and outcome.stage in CERTIFICATE_STAGES
+            and self.party.config.policy["installation_failed"] == "use-present"
+            and car.contract is not None
+            and car.contract.ends > self.party.clock.now()
+        )
+
+    async def _session(self, car: Car, address: str, energy_wh: int, wish: Wish | None) -> Outcome:
         try:
             cable = await Cable.plug_in(address)
         except CableError as broken:
             return Outcome("failed", broken.stage, "", broken.reason)
         try:
-            return await EvccSession(self, car, cable, energy_wh).run(install=install)
+            return await EvccSession(self, car, cable, energy_wh).run(wish)
         finally:
             await cable.unplug()
 
@@ -252,28 +318,30 @@ class Garage:
             )
         )
 
-        def keep(session: Session) -> CountedKey:
-            session.add(
-                InstalledRow(
-                    pcid=car.pcid,
-                    emaid=emaid,
-                    chain=pem(chain),
-                    key_reference=reference,
-                    installed_at=self.party.clock.now(),
-                )
+        def keep(session: Session) -> tuple[CountedKey, int]:
+            row = InstalledRow(
+                pcid=car.pcid,
+                emaid=emaid,
+                chain=pem(chain),
+                key_reference=reference,
+                installed_at=self.party.clock.now(),
             )
-            return self.party.keys.put(session, reference, key)
+            session.add(row)
+            session.flush()
+            return self.party.keys.put(session, reference, key), row.id
 
-        return Contract(emaid, chain, await self.party.database.write(keep))
+        counted, number = await self.party.database.write(keep)
+        return Contract(emaid, chain, counted, number)
 
-    async def _car(self, pcid: str) -> Car:
-        row, installed = await self.get(pcid)
+    async def _car(self, pcid: str, emaid: str | None = None) -> Car:
+        row, installed = await self.get(pcid, emaid)
         contract = None
         if installed is not None:
             contract = Contract(
                 installed.emaid,
                 from_pem(installed.chain),
                 await self.party.keys.get(installed.key_reference),
+                installed.id,
             )
         return Car(
             row.pcid,

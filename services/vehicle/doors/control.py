@@ -53,7 +53,10 @@ class ChargeBody(BaseModel):
 
     charger: Name = Field(examples=["charger-1"])
     energy_wh: Annotated[int, Field(ge=0, le=200_000)] = Field(default=8000, examples=[8000])
-    installation: Literal["auto", "always", "never"] = "auto"
+    installation: Literal["auto", "always", "never", "update"] = "auto"
+    emaid: Name | None = Field(
+        default=None, examples=[None], description="Which of the car's contracts pays."
+    )
 
 
 class OutcomeBody(BaseModel):
@@ -65,8 +68,12 @@ class OutcomeBody(BaseModel):
     reason: str
     emaid: str | None
     installed: bool
+    updated: bool
     energy_wh: int
     stages: list[str]
+    failed_before: str = Field(
+        description="What an installation or update failed at, where the car went on without."
+    )
 
 
 def _service(request: Request) -> Garage:
@@ -117,8 +124,11 @@ async def charge(
     request: Request, pcid: str, body: ChargeBody, _caller: AdminCaller
 ) -> OutcomeBody:
     """Plug a car in at a charger. ``installation``: ``auto`` installs a contract when the car
-    has none, ``always`` asks for one, ``never`` does not. A refusal is an answer (status 200)."""
+    has none that is still good and updates the one that ends within ``update_before_days``,
+    ``always`` asks for an installation, ``update`` for an update, ``never`` for nothing. Without
+    ``emaid`` the default contract pays, or else the one that was installed last. A refusal is an
+    answer (status 200)."""
     outcome: Outcome = await _service(request).charge(
-        pcid, body.charger, body.energy_wh, body.installation
+        pcid, body.charger, body.energy_wh, body.installation, body.emaid
     )
     return OutcomeBody(**vars(outcome))
