@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,8 +14,15 @@ from services.common.events import RUN_HEADER, Event
 from services.common.problems import NotAsExpectedError
 from services.ecosystem import Ecosystem
 
+from .streams import in_order
+
 # Seconds; a visit to a charger, queueing for an outlet included, is one call.
 TIMEOUT = 180.0
+# Events in a page; seconds between attempts to follow a party that went away, and after which
+# a stream without even a comment counts as broken.
+MAX_PAGE = 1000
+RECONNECT = 0.5
+SILENCE = 45.0
 
 
 class LabError(NotAsExpectedError):
@@ -54,7 +62,7 @@ class Lab:
         await self._session.close()
 
     async def call(
-        self, party: str, method: str, path: str, body: Any = None, **params: str
+        self, party: str, method: str, path: str, body: Any = None, **params: str | Sequence[str]
     ) -> Any:
         """Call ``path`` of ``party``; the JSON answer. LabError for anything but 2xx."""
         headers = {"Authorization": f"Bearer {await self._token(party)}"}
@@ -76,25 +84,103 @@ class Lab:
             return False
         return True
 
-    async def events(self, run: str) -> list[Event]:
-        """A run's events from all parties, in the order in which they began."""
+    async def events(
+        self,
+        run: str | None = None,
+        *,
+        parties: Sequence[str] | None = None,
+        newest: int | None = None,
+        **filters: str | Sequence[str],
+    ) -> list[Event]:
+        """The events of a run, or of all, from all parties (or ``parties``) in the order in
+        which they began; ``filters`` are those of ``GET /events``; ``newest``: at most so many,
+        the newest."""
+        if run is not None:
+            filters["run"] = run
         parts = await asyncio.gather(
-            *(self._events_of(name, run) for name in self.ecosystem.parties)
+            *(
+                self.events_of(name, newest=newest, **filters)
+                for name in parties or self.ecosystem.parties
+            )
         )
-        return sorted(
-            (event for part in parts for event in part),
-            key=lambda event: event.real - (event.milliseconds or 0) / 1000,
-        )
+        found = in_order(event for part in parts for event in part)
+        return found if newest is None else found[-newest:]
 
-    async def _events_of(self, party: str, run: str) -> list[Event]:
+    async def events_of(
+        self, party: str, *, newest: int | None = None, **filters: str | Sequence[str]
+    ) -> list[Event]:
+        """One party's events, oldest first; LabError where it does not answer."""
         found: list[Event] = []
-        after = ""
-        while True:
-            page = await self.call(party, "GET", "/events", run=run, after=after, limit="1000")
+        order = {} if newest is None else {"newest_first": "true"}
+        while newest is None or len(found) < newest:
+            size = MAX_PAGE if newest is None else min(MAX_PAGE, newest - len(found))
+            after = {"after": found[-1].id} if found else {}
+            page = await self.call(
+                party, "GET", "/events", **filters, **after, **order, limit=str(size)
+            )
             found += [Event.from_dict(event) for event in page]
-            if len(page) < 1000:
-                return found
-            after = page[-1]["id"]
+            if len(page) < size:
+                break
+        return found if newest is None else found[::-1]
+
+    async def follow(
+        self, party: str, *, last: int = 0, **filters: str | Sequence[str]
+    ) -> AsyncIterator[Event]:
+        """A party's events as they happen, for ever, beginning with the ``last`` that did.
+
+        A party that goes away is waited for, and goes on where it was; LabError where it does
+        not answer at first, or refuses.
+        """
+        seen: str | None = None
+        while True:
+            # Who was there when nothing had happened yet has all still to see.
+            begin = last if seen is None else 0 if seen else MAX_PAGE
+            try:
+                async for identifier, event in self._followed(
+                    party, seen, last=str(begin), **filters
+                ):
+                    seen = identifier or seen or ""
+                    if event is not None:
+                        yield event
+            except LabError as error:
+                if error.status == 401:
+                    self._tokens.pop(party, None)
+                elif error.status == 422 and seen:
+                    seen = ""  # it was made anew meanwhile: it has not had this event
+                elif seen is None or error.status not in (0, 503):
+                    raise
+            await asyncio.sleep(RECONNECT)
+
+    async def _followed(
+        self, party: str, seen: str | None, **params: str | Sequence[str]
+    ) -> AsyncIterator[tuple[str, Event | None]]:
+        """What comes on one stream: identifiers, most of them with an event."""
+        assert self._session is not None, "a Lab is used as a context manager"
+        url = self.ecosystem.party(party).url + "/events/stream"
+        headers = {"Authorization": f"Bearer {await self._token(party)}"}
+        if seen:
+            headers["Last-Event-ID"] = seen
+        # A stream has no end; when nothing comes, not even a comment, it is broken.
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT, sock_read=SILENCE)
+        try:
+            async with self._session.get(
+                url, params=params, headers=headers, timeout=timeout
+            ) as response:
+                if response.status != 200:
+                    _read(party, response.status, await response.read())
+                yield "", None
+                rest = b""
+                async for part in response.content.iter_any():
+                    *blocks, rest = (rest + part).split(b"\n\n")
+                    for block in blocks:
+                        fields = dict(line.split(b": ", 1) for line in block.split(b"\n"))
+                        if b"id" in fields:
+                            data = fields.get(b"data")
+                            event = Event.from_dict(json.loads(data)) if data else None
+                            yield fields[b"id"].decode(), event
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            reason = str(error) or type(error).__name__
+            raise LabError(party, 0, "unreachable", f"no answer at {url}: {reason}") from None
 
     async def _token(self, party: str) -> str:
         if party not in self._tokens:
@@ -121,11 +207,16 @@ class Lab:
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             reason = str(error) or type(error).__name__
             raise LabError(party, 0, "unreachable", f"no answer at {url}: {reason}") from None
-        try:
-            answer: Any = json.loads(content) if content else None
-            if 200 <= status < 300:
-                return answer
-            code, message = str(answer["code"]), str(answer["message"])
-        except (ValueError, KeyError, TypeError):
-            code, message = "unexpected_answer", f"HTTP status {status}: {content[:200]!r}"
-        raise LabError(party, status, code, message)
+        return _read(party, status, content)
+
+
+def _read(party: str, status: int, content: bytes) -> Any:
+    """The JSON of a 2xx answer, None where it is empty; LabError for any other."""
+    try:
+        answer: Any = json.loads(content) if content else None
+        if 200 <= status < 300:
+            return answer
+        code, message = str(answer["code"]), str(answer["message"])
+    except (ValueError, KeyError, TypeError):
+        code, message = "unexpected_answer", f"HTTP status {status}: {content[:200]!r}"
+    raise LabError(party, status, code, message)

@@ -124,7 +124,7 @@ class EventLog:
         *,
         after: Place = START,
         until: Place | None = None,
-        limit: int = 1000,
+        limit: int | None = 1000,
         newest_first: bool = False,
     ) -> list[Event]:
         """At most ``limit`` events behind ``after`` and not behind ``until``, in their order;

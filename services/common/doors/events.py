@@ -318,14 +318,19 @@ async def _told(
 
     async with party.streams:
         yield f": the events of {party.config.name}\n\n"
-        found, spoke = first, time.monotonic()
+        for event in first:
+            yield _lines(event)
+        # Without data it is no event, but where to go on: also what was passed over is behind.
+        yield f"id: {place.id}\n\n"
+        found: list[Event] = []
+        spoke = time.monotonic()
         try:
             while True:
                 for event in found:
                     yield _lines(event)
                     spoke = time.monotonic()
                 if time.monotonic() - spoke > KEEP_ALIVE:
-                    yield ": nothing happened\n\n"
+                    yield f": nothing happened\nid: {place.id}\n\n"
                     spoke = time.monotonic()
                 if len(found) < PORTION and await _over(party, until):
                     return
