@@ -324,9 +324,8 @@ def _opened(ecosystem: Ecosystem, name: str) -> FastAPI:
         app.state.party.open()
     except (DBAPIError, ArgumentError) as error:
         reason = " ".join(str(getattr(error, "orig", error)).split())
-        raise StartError(
-            f"{name}: its database {_shown(ecosystem.party(name).database)} cannot be used: {reason}"
-        ) from None
+        database = _shown(ecosystem.party(name).database)
+        raise StartError(f"{name}: its database {database} cannot be used: {reason}") from None
     except SchemaError as error:
         raise StartError(f"{name}: {error}") from None
     except OSError as error:

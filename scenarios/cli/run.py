@@ -70,15 +70,23 @@ def serve(
     policy: Policies = None,
     trust_model: TrustModelName = None,
     at: At = None,
+    workers: Annotated[
+        int, typer.Option("--workers", help="Processes that share the party's socket.")
+    ] = 1,
 ) -> None:
-    """Run one party in this process until Ctrl-C; the others may run elsewhere."""
+    """Run one party until Ctrl-C; the others may run elsewhere. With --workers it has several
+    processes, and one that dies is replaced."""
     from services.serve import serve as serve_parties
+    from services.serve import serve_with_workers
 
     quiet_libraries()
     chosen = chosen_ecosystem(ecosystem, data, policy, trust_model, at)
     party = chosen.party(name)
     err.print(f"{party.title} at {party.url}")
-    asyncio.run(serve_parties(chosen, [name]))
+    if workers == 1:
+        asyncio.run(serve_parties(chosen, [name]))
+    else:
+        serve_with_workers(chosen, name, workers)
 
 
 def _who(ecosystem: Ecosystem) -> dict[str, Any]:

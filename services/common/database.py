@@ -100,7 +100,7 @@ def declarative_base() -> Any:
     class Base(DeclarativeBase):
         metadata = MetaData(naming_convention=NAMING)
         # Watt-hours and cents outgrow 32 bits. SQLite's INTEGER has 64 as it is.
-        type_annotation_map = {int: BigInteger().with_variant(Integer, "sqlite")}  # noqa: RUF012
+        type_annotation_map = {int: BigInteger().with_variant(Integer, "sqlite")}
 
     return Base
 
@@ -124,9 +124,10 @@ _known_texts: dict[type, list[tuple[str, int | None]]] = {}
 def _texts(kind: type) -> list[tuple[str, int | None]]:
     """A mapped class's text columns, with their lengths."""
     if kind not in _known_texts:
+        columns: Any = inspected(kind).columns
         _known_texts[kind] = [
             (column.key, column.type.length)
-            for column in inspected(kind).columns
+            for column in columns
             if isinstance(column.type, String)
         ]
     return _known_texts[kind]
@@ -453,7 +454,7 @@ class _Writer:
         """The transaction's number, by which a PostgreSQL server knows what became of it."""
         if self.database.is_sqlite:
             return None
-        return connection.execute(text("SELECT txid_current()")).scalar_one()
+        return int(connection.execute(text("SELECT txid_current()")).scalar_one())
 
     def _was_committed(self, number: int | None, until: float) -> bool:
         """What became of a transaction whose connection broke; DatabaseUnavailable where the
