@@ -1,13 +1,18 @@
 """What a certificate authority does.
 
-The authorities of a party (its root and sub-CAs) are made once, from the top down;
-leaves that it needs itself (OCSP signers) are renewed when a third of their life is
-left. Issuing is idempotent by the request's natural key. Everything is decided on
-the ecosystem's clock.
+The authorities of a party (its root and sub-CAs) are made from the top down; who follows whom
+is :mod:`.succession`, how long all live :mod:`.validity`. The one of a role that issues is the
+newest that is valid now: where the clock goes backwards, an older one issues again. Issuing is
+idempotent by the request's natural key. Everything is decided on the ecosystem's clock.
+
+Several processes may run one party: what another one made or lost is noticed with the next
+reading of the books.
 """
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,6 +25,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from pki.edition import Edition
 from pki.issuing import (
     Authority,
     IssuingError,
@@ -27,8 +33,8 @@ from pki.issuing import (
     issue,
     new_serial,
     self_issue,
-    validity_within,
 )
+from pki.keys import Signer
 from pki.names import Subject, common_name, readable
 from pki.profiles import Role, profile
 from pki.revocation import (
@@ -52,17 +58,21 @@ from services.common.certificates import (
     from_pem,
     load_der,
     pem,
+    public_key,
 )
 from services.common.errors import Refusal
 from services.common.events import Event
+from services.common.jobs import did
 from services.common.party import Party
 from services.common.problems import NotAsExpectedError
 
 from . import faults, store
 from .store import CaTables
+from .succession import Succession
+from .validity import Validity, life, needs_renewal, rules, validity
 
-# Part of a leaf's life that must be left; below it the leaf is renewed at start.
-RENEW_BELOW = 1 / 3
+log = logging.getLogger("pnclab")
+
 # The code of a refusal by the rules of issuing: nothing was signed.
 NOT_ISSUED = "not_issued"
 OCSP_LIFE = timedelta(hours=12)
@@ -91,14 +101,53 @@ class KnownCertificate:
     reason: str | None = None
 
 
+class LostKey:
+    """Stands where the private key of an authority is not there: it can prove nothing."""
+
+    def __init__(self, certificate: x509.Certificate, edition: Edition, reference: str) -> None:
+        self.reference = reference
+        self.public_key = public_key(certificate)
+        self.algorithm = edition.signature
+        self._name = readable(certificate.subject)
+
+    def sign(self, data: bytes) -> bytes:
+        """Refusal 503, always."""
+        raise Refusal(
+            503,
+            "key_lost",
+            f"the private key of {self._name} is not here: it was lost, or never brought; what "
+            "needs it waits for a rollover",
+        )
+
+
 @dataclass(frozen=True)
 class OpenAuthority:
-    """An authority ready to sign."""
+    """An authority with its key; ``number`` counts those of its role from 1."""
 
     id: int
     role: Role
+    number: int
+    reference: str
     authority: Authority
     issuers: tuple[x509.Certificate, ...]
+
+    @property
+    def lost(self) -> bool:
+        """Whether its private key is not there."""
+        return isinstance(self.authority.signer, LostKey)
+
+    @property
+    def has_delegated_responder(self) -> bool:
+        """A root issues no leaf [V2G2-867], so it signs OCSP answers itself while it can."""
+        return self.lost or not self.role.is_root
+
+    @property
+    def title(self) -> str:
+        return common_name(self.certificate.subject)
+
+    def valid_at(self, now: datetime) -> bool:
+        first, last = self.certificate.not_valid_before_utc, self.certificate.not_valid_after_utc
+        return first <= now < last
 
     @property
     def certificate(self) -> x509.Certificate:
@@ -119,12 +168,6 @@ class _Crl:
     issued: datetime
 
 
-def needs_renewal(certificate: x509.Certificate, now: datetime) -> bool:
-    """Whether less than a third of the certificate's life is left."""
-    life = certificate.not_valid_after_utc - certificate.not_valid_before_utc
-    return certificate.not_valid_after_utc - now < life * RENEW_BELOW
-
-
 class CertificateAuthority:
     """The authorities of one party."""
 
@@ -141,34 +184,83 @@ class CertificateAuthority:
         self._crls: dict[int, _Crl] = {}
         self.tables = tables
         self.roles = tuple(roles)
-        self._open: dict[int, OpenAuthority] = {}
-        self._current: dict[Role, OpenAuthority] = {}
+        self.succession = Succession(self)
+        self._seen: store.Holdings = ()
+        self._authorities: tuple[OpenAuthority, ...] = ()
         self._responders: dict[int, Authority] = {}
 
     # ------------------------------------------------------------- authorities
 
     async def prepare(self) -> None:
-        """Make the authorities that do not exist yet, and their OCSP signers."""
+        """Make the authorities that do not exist yet, and what is due: a start may be long
+        after the last one."""
+        await self.look()
         for role in self.roles:
-            found = await self.party.database.read(
-                lambda session, role=role: store.newest_authority(  # type: ignore[misc]
-                    self.tables, session, role.value
-                )
-            )
-            self._current[role] = await self._opened(found) if found else await self._create(role)
-            await self._must_fit_the_trust_model(role)
-        for role in self.roles:
-            if not role.is_root:
-                await self._ocsp_signer(self._current[role])
+            if not any(own.role is role for own in self._authorities):
+                await self.create(role)
+            self._must_fit_the_trust_model(role)
+        await self.succession.keep_current()
 
-    async def _must_fit_the_trust_model(self, role: Role) -> None:
+    async def look(self) -> None:
+        """Take over what another process made or lost."""
+        await self._take_over(await self.party.database.read(self._holdings))
+
+    def _holdings(self, session: Session) -> store.Holdings:
+        return store.holdings(self.tables, self.party.tables.key_row, session)
+
+    async def _take_over(self, seen: store.Holdings) -> None:
+        if seen == self._seen:
+            return
+        rows = await self.party.database.read(
+            lambda session: store.authorities(self.tables, session)
+        )
+        have = dict(seen)
+        numbers: dict[str, int] = {}
+        opened = []
+        for row in rows:
+            numbers[row.role] = numbers.get(row.role, 0) + 1
+            opened.append(await self._opened(row, numbers[row.role], have.get(row.id, False)))
+        self._authorities, self._seen = tuple(opened), seen
+
+    async def _opened(self, row: Any, number: int, has_key: bool) -> OpenAuthority:
+        certificate, reference = load_der(row.certificate), row.key_reference
+        lost = LostKey(certificate, self.party.edition, reference)
+        signer: Signer = lost
+        if has_key:
+            with contextlib.suppress(KeyError):  # destroyed this very moment
+                signer = await self.party.keys.get(reference)
+        return OpenAuthority(
+            row.id,
+            Role(row.role),
+            number,
+            reference,
+            Authority(certificate, signer),
+            from_pem(row.issuers),
+        )
+
+    def authorities(self) -> tuple[OpenAuthority, ...]:
+        """All of this party, oldest first."""
+        return self._authorities
+
+    def authority(self, role: Role) -> OpenAuthority:
+        """The authority of ``role`` that issues now: the newest that is valid."""
+        now = self.party.clock.now()
+        own = [one for one in reversed(self._authorities) if one.role is role]
+        if not own:
+            raise Refusal(
+                503, "not_ready", f"{self.party.config.name} has no {role.value} authority (yet)"
+            )
+        return next((one for one in own if one.valid_at(now)), own[0])
+
+    def _must_fit_the_trust_model(self, role: Role) -> None:
         """Authorities of an earlier start may have been made under another trust model."""
         wanted = self.party.issuer(role)
-        issuer = self._current[role].certificate.issuer
-        if wanted in self._current:
-            fits = issuer == self._current[wanted].certificate.subject
+        issuer = self.authority(role).certificate.issuer
+        above = {own.certificate.subject for own in self._authorities if own.role is wanted}
+        if wanted in self.roles:
+            fits = issuer in above
         else:  # a root, or issued by another party: by none of ours, then
-            ours = {own.certificate.subject for own in await self._all()}
+            ours = {own.certificate.subject for own in self._authorities}
             fits = wanted is None or issuer not in ours
         if not fits:
             raise NotAsExpectedError(
@@ -177,75 +269,55 @@ class CertificateAuthority:
                 "the trust model that this one was made under"
             )
 
-    def authority(self, role: Role) -> OpenAuthority:
-        """The authority of ``role`` that issues now."""
-        try:
-            return self._current[role]
-        except KeyError:
-            raise Refusal(
-                503, "not_ready", f"{self.party.config.name} has no {role.value} authority (yet)"
-            ) from None
-
-    async def _opened(self, row: Any) -> OpenAuthority:
-        if row.id not in self._open:
-            self._open[row.id] = OpenAuthority(
-                row.id,
-                Role(row.role),
-                Authority(load_der(row.certificate), await self.party.keys.get(row.key_reference)),
-                from_pem(row.issuers),
-            )
-        return self._open[row.id]
-
-    async def _create(self, role: Role) -> OpenAuthority:
+    async def create(self, role: Role) -> OpenAuthority:
+        """Make the next authority of ``role``: a key, a certificate, a row. A former attempt
+        that failed has left its key, which is used."""
         party = self.party
-        reference = f"ca/{role.value}/1"
+        number = sum(own.role is role for own in self._authorities) + 1
+        reference = f"ca/{role.value}/{number}"
         key = await party.keys.get_or_generate(reference, party.edition)
         issuer_role = party.issuer(role)
         name = Subject(
-            common_name=_authority_name(role, party.config.organisation),
+            common_name=_authority_name(role, number, party.config.organisation),
             organization=party.organisation,
             country=party.ecosystem.country,
             domain_components=role_domain(role, party),
         )
         if issuer_role is None:
-            now = party.clock.now()
-            rules = profile(role, party.edition)
+            wanted = validity(party, role, None)
             certificate = self_issue(
-                rules,
+                rules(party, role),
                 subject=name,
                 signer=key,
-                not_before=_not_before(now),
-                not_after=_not_before(now) + rules.validity.default,
+                not_before=wanted.first,
+                not_after=wanted.last,
                 serial=new_serial(os.urandom(20)),
             )
-            issuers: tuple[x509.Certificate, ...] = ()
-            await self._keep_authority(role, reference, certificate, issuers, own_issuer=None)
+            await self._keep_authority(role, reference, certificate, (), wanted)
         elif issuer_role in self.roles:
-            parent = self.authority(issuer_role)
             issued = await self.issue(
                 role,
                 subject=name,
                 public_key=key.public_key,
-                request_key=f"authority:{role.value}/1",
+                request_key=f"authority:{role.value}/{number}",
             )
-            certificate, issuers = issued.certificate, parent.chain
-            await self._keep_authority(role, reference, certificate, issuers, own_issuer=parent)
+            # It was told when it was issued.
+            await self._keep_authority(role, reference, issued.certificate, issued.chain[1:], None)
         else:
             # The authority above belongs to another party: ask it, as anybody would.
             answer = await party.uses("v2g-root").call(
                 "POST",
                 "/sub-authorities",
                 name="sub-CA request",
-                summary=f"{party.config.title} asks the V2G root to certify its {role.value}",
+                summary=f"{self.party.config.title} asks the V2G root to certify its {role.value}",
                 body={"role": role.value, "csr": b64(certificate_request(name, key))},
             )
             certificate, *above = answer.read(answers.Chain).chain
-            issuers = tuple(above)
-            await self._keep_authority(role, reference, certificate, issuers, own_issuer=None)
-        row = await party.database.read(
-            lambda session: store.newest_authority(self.tables, session, role.value)
-        )
-        return await self._opened(row)
+            await self._keep_authority(
+                role, reference, certificate, above, validity(party, role, None)
+            )
+        await self.look()
+        return next(own for own in self._authorities if own.reference == reference)
 
     async def _keep_authority(
         self,
@@ -253,12 +325,12 @@ class CertificateAuthority:
         reference: str,
         certificate: x509.Certificate,
         issuers: Sequence[x509.Certificate],
-        own_issuer: OpenAuthority | None,
+        told_as: Validity | None,
     ) -> None:
-        told = self._issued_event(certificate, role, "itself" if role.is_root else "the V2G root")
-
         def keep(session: Session) -> None:
-            if own_issuer is None:  # else it was told when it was issued
+            if told_as is not None:
+                issuer = "itself" if role.is_root else "the V2G root"
+                told = self._issued_event(certificate, role, issuer, told_as)
                 self.party.database.tell(session, told)
             session.add(
                 self.tables.authority(
@@ -268,15 +340,19 @@ class CertificateAuthority:
                     issuers=pem(issuers),
                 )
             )
+            session.flush()
 
-        await self.party.database.write(keep)
+        # Another process may have made it meanwhile: then that one counts.
+        with contextlib.suppress(IntegrityError):
+            await self.party.database.write(keep)
 
-    async def _ocsp_signer(self, authority: OpenAuthority) -> Authority:
-        """The delegated responder of ``authority``, renewed when its life runs out."""
+    async def ocsp_signer(self, authority: OpenAuthority) -> Authority:
+        """The delegated responder of ``authority``, renewed when its life runs out; where the
+        authority cannot sign any more, the last one as long as it is valid, else Refusal."""
         party, reference = self.party, f"ocsp/{authority.role.value}/{authority.id}"
-        now = party.clock.now()
+        now, usual = party.clock.now(), life(self.party, Role.OCSP_SIGNER)
         at_hand = self._responders.get(authority.id)
-        if at_hand is not None and not needs_renewal(at_hand.certificate, now):
+        if at_hand is not None and not needs_renewal(at_hand.certificate, now, usual):
             return at_hand
         row = self.tables.certificate
         found = await party.database.read(
@@ -286,26 +362,35 @@ class CertificateAuthority:
                     row.role == Role.OCSP_SIGNER.value,
                     row.authority == authority.id,
                     row.revoked_at.is_(None),
+                    row.not_before <= now,
                 )
                 .order_by(row.not_after.desc())
                 .limit(1)
             ).first()
         )
         key = await party.keys.get_or_generate(reference, party.edition)
-        if found is None or needs_renewal(load_der(found.der), now):
-            issued = await self.issue(
-                Role.OCSP_SIGNER,
-                subject=Subject(
-                    common_name=f"OCSP signer of {common_name(authority.certificate.subject)}"[:64],
-                    organization=party.organisation,
-                    country=party.ecosystem.country,
-                ),
-                public_key=key.public_key,
-                by=authority,
+        known = load_der(found.der) if found is not None else None
+        if known is None or needs_renewal(known, now, usual):
+            ends_with_its_issuer = (
+                known is not None
+                and known.not_valid_after_utc == authority.certificate.not_valid_after_utc
             )
-            self._responders[authority.id] = Authority(issued.certificate, key)
-        else:
-            self._responders[authority.id] = Authority(load_der(found.der), key)
+            still_good = known is not None and now <= known.not_valid_after_utc
+            if not (still_good and (authority.lost or ends_with_its_issuer)):
+                issued = await self.issue(
+                    Role.OCSP_SIGNER,
+                    subject=Subject(
+                        common_name=f"OCSP signer of {authority.title}"[:64],
+                        organization=party.organisation,
+                        country=party.ecosystem.country,
+                    ),
+                    public_key=key.public_key,
+                    by=authority,
+                )
+                known = issued.certificate
+                did(f"OCSP signer of {authority.title} until {known.not_valid_after_utc:%F}")
+        assert known is not None
+        self._responders[authority.id] = Authority(known, key)
         return self._responders[authority.id]
 
     # ----------------------------------------------------------------- issuing
@@ -329,35 +414,34 @@ class CertificateAuthority:
         ``also`` is called with the chain inside the transaction that keeps the certificate.
         Raises Refusal with the rule that the request breaks (422).
         """
-        issuer = by or self.authority(self.party.issuer(role) or role)
-        if request_key is not None:
-            known = await self.party.database.read(
-                lambda session: store.by_request(self.tables, session, request_key)
-            )
-            if known is not None:
-                return await self._same_again(known, public_key, request_key)
-        rules = profile(role, self.party.edition)
-        # The profile's life; never beyond the issuer's, nor beyond what was asked for.
-        now, last = validity_within(
-            rules, issuer.authority, not_before or self.party.clock.now()
-        )
-        if not_after is not None:
-            last = min(last, not_after)
+
+        def books(session: Session) -> tuple[Any, store.Holdings]:
+            known = store.by_request(self.tables, session, request_key) if request_key else None
+            return known, self._holdings(session)
+
+        known, seen = await self.party.database.read(books)
+        await self._take_over(seen)
+        if known is not None:
+            assert request_key is not None
+            return self._same_again(known, public_key, request_key)
+        wanted_by = by.role if by is not None else self.party.issuer(role) or role
+        issuer = self._again(by) if by is not None else self.authority(wanted_by)
+        wanted = validity(self.party, role, issuer.certificate, not_before, not_after)
         try:
             certificate = issue(
-                rules,
+                rules(self.party, role),
                 subject=subject,
                 public_key=public_key,
                 authority=issuer.authority,
-                not_before=now,
-                not_after=last,
+                not_before=wanted.first,
+                not_after=wanted.last,
                 serial=new_serial(os.urandom(20)),
                 ocsp_url=None if role is Role.OCSP_SIGNER else f"{self.party.config.url}/ocsp",
                 crl_url=None,
             )
         except IssuingError as error:
             raise Refusal(422, NOT_ISSUED, str(error)) from None
-        told = self._issued_event(certificate, role, common_name(issuer.certificate.subject))
+        told = self._issued_event(certificate, role, issuer.title, wanted)
 
         def keep(session: Session) -> None:
             self.party.database.tell(session, told)
@@ -387,10 +471,10 @@ class CertificateAuthority:
             )
             if known is None:
                 raise
-            return await self._same_again(known, public_key, request_key)
+            return self._same_again(known, public_key, request_key)
         return Issued((certificate, *issuer.chain), new=True)
 
-    async def _same_again(
+    def _same_again(
         self, known: Any, public_key: ec.EllipticCurvePublicKey, request_key: str
     ) -> Issued:
         """The certificate of an earlier request, with the chain of whoever issued it then."""
@@ -405,10 +489,21 @@ class CertificateAuthority:
             raise Refusal(
                 409, "already_revoked", f"{request_key}: certificate {known.serial} was revoked"
             )
-        issuer = next(own for own in await self._all() if own.id == known.authority)
+        issuer = next(own for own in self._authorities if own.id == known.authority)
         return Issued((certificate, *issuer.chain), new=False)
 
-    def _issued_event(self, certificate: x509.Certificate, role: Role, issuer: str) -> Event:
+    def _again(self, authority: OpenAuthority) -> OpenAuthority:
+        """``authority`` as it is now: its key may be lost since."""
+        return next(own for own in self._authorities if own.id == authority.id)
+
+    def _issued_event(
+        self, certificate: x509.Certificate, role: Role, issuer: str, wanted: Validity
+    ) -> Event:
+        unusual: dict[str, Any] = {}
+        if wanted.backdated:
+            unusual["backdated_seconds"] = int(wanted.backdated.total_seconds())
+        if wanted.deviations:
+            unusual["deviations"] = [deviation.name for deviation in wanted.deviations]
         return self.party.recorder.stamped(
             Event(
                 kind="issued",
@@ -424,6 +519,7 @@ class CertificateAuthority:
                     "not_before": certificate.not_valid_before_utc.isoformat(),
                     "not_after": certificate.not_valid_after_utc.isoformat(),
                     "fingerprint": fingerprint(certificate),
+                    **unusual,
                 },
                 response=der_of(certificate),
                 cost={"signatures": 1, "bytes": len(der_of(certificate))},
@@ -489,18 +585,20 @@ class CertificateAuthority:
                 # One signature cannot speak for two issuers: a delegated responder is
                 # authorised by the issuer of the certificates in question (4.2.2.2).
                 return ocsp_error_response("unauthorized")
-            responder = authority
-            row = await self.party.database.read(
-                lambda session, a=authority, c=cert_id: session.get(  # type: ignore[misc]
-                    self.tables.certificate, (a.id, store.serial_text(c.serial))
+            row, seen = await self.party.database.read(
+                lambda session, a=authority, c=cert_id: (  # type: ignore[misc]
+                    session.get(self.tables.certificate, (a.id, store.serial_text(c.serial))),
+                    self._holdings(session),
                 )
             )
+            await self._take_over(seen)
+            responder = self._again(authority)
             if row is not None:
                 names.append(row.common_name)
             answers.append(
                 OcspAnswer(
                     cert_id=cert_id,
-                    status=_status(row),
+                    status=_status(row, now),
                     this_update=now,
                     next_update=now + OCSP_LIFE,
                 )
@@ -509,24 +607,39 @@ class CertificateAuthority:
             return ocsp_error_response("malformedRequest")
         fault = await self.party.faults.at("ocsp", pcid=names, emaid=names)
         if fault is not None and fault.kind == "ocsp-wrong-signer":
-            responder = await self._another(responder)
-        # A root issues no leaf [V2G2-867], so it signs for itself.
-        signer = (
-            responder.authority if responder.role.is_root else await self._ocsp_signer(responder)
-        )
-        if fault is not None:
-            return faults.ocsp(fault, answers, signer, produced_at=now, nonce=asked.nonce)
-        return ocsp_response(answers, signer, produced_at=now, nonce=asked.nonce)
+            responder = self._another(responder)
+        try:
+            signer = await self._answering(responder)
+            if fault is not None:
+                return faults.ocsp(fault, answers, signer, produced_at=now, nonce=asked.nonce)
+            return ocsp_response(answers, signer, produced_at=now, nonce=asked.nonce)
+        except Refusal as reason:
+            # Nobody is left who could sign for this issuer (RFC 5019, 2.2.3).
+            log.info("%s: no OCSP answer: %s", self.party.config.name, reason.message)
+            return ocsp_error_response("unauthorized")
 
-    async def _another(self, authority: OpenAuthority) -> OpenAuthority:
+    async def _answering(self, authority: OpenAuthority) -> Authority:
+        """Who signs OCSP answers about what ``authority`` issued. Refusal: nobody can."""
+        if not authority.has_delegated_responder:
+            return authority.authority
+        if not authority.valid_at(self.party.clock.now()) and not authority.lost:
+            return authority.authority  # nobody can be delegated beyond its end
+        return await self.ocsp_signer(authority)
+
+    def _another(self, authority: OpenAuthority) -> OpenAuthority:
         """An authority of this party that has an OCSP signer, and is not ``authority``."""
-        others = [own for own in await self._all() if not own.role.is_root]
+        others = [own for own in self._authorities if own.has_delegated_responder]
         return next(own for own in others if own.id != authority.id)
 
-    async def crl(self, role: Role) -> bytes:
-        """The revocation list of the authority of ``role`` (DER); a new one when something was
-        revoked since, or half of its life is over."""
-        authority = self.authority(role)
+    async def crl(self, role: Role, number: int | None = None) -> bytes:
+        """The revocation list of the authority of ``role`` that issues, or of an older one by its
+        number (DER); a new list when something was revoked since, or half of its life is over.
+
+        Refusal 404 for a number that there is not. Where the key is lost, the last list there
+        was, until that is over; then Refusal 503.
+        """
+        await self.look()
+        authority = self.authority(role) if number is None else self._numbered(role, number)
         now = self.party.clock.now().replace(microsecond=0)
         known = self._crls.get(authority.id)
         count = await self.party.database.read(
@@ -534,22 +647,27 @@ class CertificateAuthority:
         )
         if known and known.entries == count and known.issued <= now < known.issued + CRL_LIFE / 2:
             return known.encoded
+        if authority.lost:
+            if known is None or not known.issued <= now < known.issued + CRL_LIFE:
+                authority.authority.signer.sign(b"")
+            assert known is not None
+            return known.encoded
 
         def next_number(session: Session) -> tuple[int, list[Any]]:
             row = session.get_one(self.tables.authority, authority.id)
             row.crl_number += 1
             return row.crl_number, store.revoked_of(self.tables, session, authority.id)
 
-        number, revoked = await self.party.database.write(next_number)
+        counted, revoked = await self.party.database.write(next_number)
         encoded = certificate_revocation_list(
             [
                 RevokedCertificate(
-                    int(row.serial, 16), row.revoked_at, RevocationReason(row.reason)
+                    int(row.serial, 16), min(row.revoked_at, now), RevocationReason(row.reason)
                 )
                 for row in revoked
             ],
             authority.authority,
-            number=number,
+            number=counted,
             this_update=now,
             next_update=now + CRL_LIFE,
         )
@@ -558,6 +676,7 @@ class CertificateAuthority:
 
     async def all_certificates(self, role: str | None) -> list[KnownCertificate]:
         """What was issued here, and the authorities' own certificates that others issued."""
+        await self.look()
         row = self.tables.certificate
         query = select(row).order_by(row.not_before, row.subject)
         if role is not None:
@@ -571,24 +690,26 @@ class CertificateAuthority:
         have = {one.certificate for one in issued}
         own = [
             KnownCertificate(authority.role.value, authority.certificate)
-            for authority in await self._all()
+            for authority in self._authorities
             if authority.certificate not in have and role in (None, authority.role.value)
         ]
         return own + issued
 
     async def _named(self, cert_id: CertId) -> OpenAuthority | None:
-        """The authority that an OCSP request means; the books are read when it is not at hand."""
-        for own in list(self._open.values()):
-            if cert_id.matches(own.certificate):
-                return own
-        return next((own for own in await self._all() if cert_id.matches(own.certificate)), None)
+        """The authority that an OCSP request means; another process may just have made it."""
+        for attempt in range(2):
+            for own in self._authorities:
+                if cert_id.matches(own.certificate):
+                    return own
+            if attempt == 0:
+                await self.look()
+        return None
 
-    async def _all(self) -> list[OpenAuthority]:
-        row = self.tables.authority
-        rows = await self.party.database.read(
-            lambda session: list(session.scalars(select(row).order_by(row.id)))
-        )
-        return [await self._opened(found) for found in rows]
+    def _numbered(self, role: Role, number: int) -> OpenAuthority:
+        for own in self._authorities:
+            if (own.role, own.number) == (role, number):
+                return own
+        raise Refusal(404, "no_such_authority", f"number: there is no {role.value} {number}")
 
 
 def role_domain(role: Role, party: Party) -> tuple[str, ...]:
@@ -597,19 +718,18 @@ def role_domain(role: Role, party: Party) -> tuple[str, ...]:
     return (wanted,) if wanted else ()
 
 
-def _authority_name(role: Role, organisation: str) -> str:
+def _authority_name(role: Role, number: int, organisation: str) -> str:
     family, _, level = role.value.partition("-")
     words = {"root": "Root CA", "sub1": "Sub-CA 1", "sub2": "Sub-CA 2"}
-    return f"{organisation} {family.upper()} {words[level]}"
+    # Generations are told apart by name: chains are also drawn and searched by it.
+    rest = f" {family.upper()} {words[level]}" + (f" G{number}" if number > 1 else "")
+    return organisation[: 64 - len(rest)] + rest
 
 
-def _not_before(now: datetime) -> datetime:
-    return now.replace(microsecond=0)
-
-
-def _status(row: Any) -> CertificateStatus | Revoked:
+def _status(row: Any, now: datetime) -> CertificateStatus | Revoked:
     if row is None:
         return CertificateStatus.UNKNOWN
     if row.revoked_at is None:
         return CertificateStatus.GOOD
-    return Revoked(row.revoked_at, RevocationReason(row.reason))
+    # Revoked stays revoked where the clock went backwards; not since a time to come, though.
+    return Revoked(min(row.revoked_at, now), RevocationReason(row.reason))

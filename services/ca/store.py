@@ -64,12 +64,25 @@ def serial_text(number: int) -> str:
     return f"{number:x}"
 
 
-def newest_authority(tables: CaTables, session: Session, role: str) -> Any:
-    """The authority of this role that issues, or None."""
+Holdings = tuple[tuple[int, bool], ...]
+"""Which authorities there are, by id, and whether the key of each is there."""
+
+
+def holdings(tables: CaTables, key_row: Any, session: Session) -> Holdings:
+    """What there is, oldest first: cheap, to see whether another process changed it."""
     row = tables.authority
-    return session.scalars(
-        select(row).where(row.role == role).order_by(row.id.desc()).limit(1)
-    ).first()
+    query = (
+        select(row.id, key_row.reference)
+        .outerjoin(key_row, key_row.reference == row.key_reference)
+        .order_by(row.id)
+    )
+    return tuple((found.id, found.reference is not None) for found in session.execute(query))
+
+
+def authorities(tables: CaTables, session: Session) -> list[Any]:
+    """All authorities, oldest first."""
+    row = tables.authority
+    return list(session.scalars(select(row).order_by(row.id)))
 
 
 def by_request(tables: CaTables, session: Session, request_key: str) -> Any:

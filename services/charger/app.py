@@ -22,6 +22,6 @@ def create(ecosystem: Ecosystem, name: str) -> FastAPI:
         service=service,
         doors=(control.router,),
         prepare=service.prepare,
-        rounds=(service.confirm_stops, service.release_quiet),
+        rounds=(service.renew_certificate, service.confirm_stops, service.release_quiet),
         stop=service.close,
     )

@@ -22,13 +22,14 @@ from pki.findings import Verdict
 from pki.issuing import certificate_request
 from pki.names import Subject
 from pki.profiles import Role
-from services.ca.service import needs_renewal
+from services.ca.validity import life, needs_renewal
 from services.common import answers
 from services.common.auth import Caller
 from services.common.certificates import b64, from_pem, pem, read_der
 from services.common.client import PartyClient
 from services.common.errors import PartyRefused, PartyUnreachable, Refusal
 from services.common.events import Event, current_unit, unit_of_work
+from services.common.jobs import did
 from services.common.judging import Judge, unanchored
 from services.common.party import Party
 from services.common.trust_stores import Offer, OfferedStore
@@ -92,7 +93,7 @@ class Charger:
 
     async def prepare(self) -> None:
         await self._end_abandoned()
-        await self._prepare_certificate()
+        await self.renew_certificate()
         await self.judge.prepare()
         await self.cable.open()
 
@@ -143,13 +144,15 @@ class Charger:
         )
         return verdict if unanchored(verdict) else None
 
-    async def _prepare_certificate(self) -> None:
-        """Our V2G certificate, renewed when less than a third of its life is left."""
-        row = await self.certificate()
-        if row is not None and not needs_renewal(from_pem(row.chain)[0], self.party.clock.now()):
+    async def renew_certificate(self) -> None:
+        """A round: our V2G certificate, renewed when less than a third of its life is left."""
+        now, usual = self.party.clock.now(), life(self.party, Role.SECC)
+        rows = await self._certificates()
+        if any(not needs_renewal(from_pem(row.chain)[0], now, usual) for row in rows):
             return
-        reference = f"secc/{self.party.clock.now():%Y%m%d%H%M%S}"
-        key = await self.party.keys.generate(reference, self.party.edition)
+        # The key of an attempt that failed is used by the next one.
+        reference = f"secc/{rows[0].id + 1 if rows else 1}"
+        key = await self.party.keys.get_or_generate(reference, self.party.edition)
         request = certificate_request(Subject(common_name=self.evse_id), key)
         answer = await self.cpo.call(
             "POST",
@@ -170,11 +173,21 @@ class Charger:
             )
 
         await self.party.database.write(keep)
+        did(f"V2G certificate until {chain[0].not_valid_after_utc:%F}")
 
     async def certificate(self) -> CertificateRow | None:
-        """Our newest certificate."""
-        query = select(CertificateRow).order_by(CertificateRow.id.desc()).limit(1)
-        return await self.party.database.read(lambda session: session.scalars(query).first())
+        """Our newest certificate that is valid now, else our newest."""
+        now, rows = self.party.clock.now(), await self._certificates()
+        for row in rows:
+            leaf = from_pem(row.chain)[0]
+            if leaf.not_valid_before_utc <= now <= leaf.not_valid_after_utc:
+                return row
+        return rows[0] if rows else None
+
+    async def _certificates(self) -> list[CertificateRow]:
+        """Our certificates, newest first."""
+        query = select(CertificateRow).order_by(CertificateRow.id.desc())
+        return await self.party.database.read(lambda session: list(session.scalars(query)))
 
     # --------------------------------------------------------------- plugging
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 from typing import Annotated, Any, TypeVar, cast
 
@@ -65,6 +66,14 @@ class Root:
 
     type: str
     certificate: Certificate
+
+
+@dataclass(frozen=True)
+class IssuingAuthority:
+    """GET /authorities of a party with a CA: one of a list."""
+
+    role: str
+    valid_to: datetime
 
 
 @dataclass(frozen=True)

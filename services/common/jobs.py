@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from .errors import DatabaseUnavailable, Refusal
+from .events import current_unit, unit_of_work
 
 if TYPE_CHECKING:
     from .party import Party
@@ -90,7 +91,9 @@ class _Job:
                 return report
             token = _report.set(report)
             try:
-                await self.work()
+                with unit_of_work(current_unit().run or "resume"):
+                    await self.work()
+                    await self.party.database.flush()
             except Refusal as reason:
                 waits(self.name, reason.message)
             except Exception as error:

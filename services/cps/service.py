@@ -26,7 +26,7 @@ from pki.identifiers import EMAID, PCID, IdentifierError
 from pki.issuing import Authority, certificate_request
 from pki.names import Subject, readable
 from pki.profiles import Role
-from services.ca.service import needs_renewal
+from services.ca.validity import life, needs_renewal
 from services.common import answers
 from services.common.auth import Caller
 from services.common.certificates import (
@@ -40,6 +40,7 @@ from services.common.certificates import (
 from services.common.contract_elements import check_key_elements
 from services.common.errors import PartyRefused, Refusal, wrong_identifier
 from services.common.events import Event, unit_of_work
+from services.common.jobs import did, waits
 from services.common.judging import Judge
 from services.common.party import Party
 from v2g import exi
@@ -100,6 +101,7 @@ class ProvisioningService:
                 await self._prepare_signer()
             except Refusal as reason:
                 log.info("%s: no new signer: %s", self.party.config.name, reason.message)
+                waits("signing certificate", reason.message)
             await self.party.database.flush()
         now, signer = self.party.clock.now(), fingerprint(self.chain[0])
         outdated = await self.party.database.read(
@@ -170,14 +172,19 @@ class ProvisioningService:
         return None if first <= now <= last else min(max(first, now), last)
 
     async def _prepare_signer(self) -> None:
-        """Our signing certificate, renewed when less than a third of its life is left."""
-        row = await self.party.database.read(
-            lambda session: session.scalars(
-                select(SignerRow).order_by(SignerRow.id.desc()).limit(1)
-            ).first()
+        """Our signing certificate, the newest that is valid now; renewed when less than a third
+        of its life is left."""
+        now, usual = self.party.clock.now(), life(self.party, Role.CPS)
+        rows = await self.party.database.read(
+            lambda session: list(session.scalars(select(SignerRow).order_by(SignerRow.id.desc())))
         )
-        if row is None or needs_renewal(from_pem(row.chain)[0], self.party.clock.now()):
-            row = await self._enrol(1 if row is None else row.id + 1)
+        # After the clock went backwards an older one is the one that is valid.
+        row = next(
+            (one for one in rows if not needs_renewal(from_pem(one.chain)[0], now, usual)), None
+        )
+        if row is None:
+            row = await self._enrol(rows[0].id + 1 if rows else 1)
+            did(f"signing certificate until {row.not_after:%F}")
         self._chain = from_pem(row.chain)
         self._signer = Authority(self._chain[0], await self.party.keys.get(row.key_reference))
 

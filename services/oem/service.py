@@ -58,14 +58,7 @@ class VehicleMaker:
 
     async def prepare(self) -> None:
         await self.ca.prepare()
-        root = self.ca.authority(Role.OEM_ROOT).certificate
-        await self.party.uses("rcp").call(
-            "POST",
-            "/roots",
-            name="publish root",
-            summary=f"{self.party.config.title} publishes its root",
-            body={"type": "OEM", "certificate": b64(der_of(root))},
-        )
+        await self.ca.succession.publish_first()
         await self.over_the_air.prepare()
 
     async def resume(self) -> None:

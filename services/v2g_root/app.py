@@ -24,4 +24,5 @@ def create(ecosystem: Ecosystem, name: str) -> FastAPI:
         service=service,
         doors=(api.router, public.router, admin.router),
         prepare=service.prepare,
+        rounds=(service.ca.succession.keep_current,),
     )

@@ -10,7 +10,7 @@ from pki.names import Subject
 from pki.profiles import Role
 from services.ca.service import CertificateAuthority, Issued, role_domain
 from services.common.auth import Caller
-from services.common.certificates import b64, der_of, public_key_digest
+from services.common.certificates import public_key_digest
 from services.common.errors import Refusal, wrong_identifier
 from services.common.party import Party
 
@@ -31,14 +31,7 @@ class V2GRootOperator:
 
     async def prepare(self) -> None:
         await self.ca.prepare()
-        root = self.ca.authority(Role.V2G_ROOT).certificate
-        await self.party.uses("rcp").call(
-            "POST",
-            "/roots",
-            name="publish root",
-            summary=f"{self.party.config.title} publishes the V2G root",
-            body={"type": "V2G", "certificate": b64(der_of(root))},
-        )
+        await self.ca.succession.publish_first()
 
     async def certify(self, role: str, csr: bytes, caller: Caller) -> Issued:
         """A leaf for a charger or a provisioning service.

@@ -8,6 +8,8 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
 from pki.names import readable
+from services.ca.doors.public import AuthorityBody, described, role_of
+from services.ca.service import CertificateAuthority
 from services.common.auth import AdminCaller
 from services.common.certificates import fingerprint
 from services.common.errors import REFUSALS
@@ -23,6 +25,26 @@ class RevocationBody(BaseModel):
         str, Field(pattern="^[0-9a-fA-F]{64}$", description="SHA-256 of the DER encoding, hex.")
     ]
     reason: Name = Field(default="unspecified", examples=["keyCompromise"])
+
+
+class RolloverBody(BaseModel):
+    """How to roll over."""
+
+    publish: bool = Field(
+        default=True,
+        description="A new root goes into the root pool beside the old one; without this nobody "
+        "knows it until it is published.",
+    )
+    cascade: bool = Field(
+        default=False, description="This party's authorities below follow at once."
+    )
+
+
+class RolledOverBody(BaseModel):
+    """The authorities that were made, from the top down."""
+
+    authorities: list[AuthorityBody]
+    published: bool
 
 
 class IssuedBody(BaseModel):
@@ -79,3 +101,50 @@ async def revoke(request: Request, body: RevocationBody, _caller: AdminCaller) -
         revoked_at=row.revoked_at.isoformat(),
         reason=row.reason,
     )
+
+
+def _ca(request: Request) -> CertificateAuthority:
+    ca: CertificateAuthority = request.app.state.service.ca
+    return ca
+
+
+@router.post(
+    "/authorities/{role}/rollover",
+    status_code=201,
+    responses={k: REFUSALS[k] for k in (400, 401, 403, 404, 422, 502, 503, 504)},
+)
+async def roll_over(
+    request: Request, role: str, body: RolloverBody, _caller: AdminCaller
+) -> RolledOverBody:
+    """A new key and certificate for the authority of this role, now. The old one issues no more;
+    what it issued stays good, and it goes on answering for that."""
+    ca = _ca(request)
+    made = await ca.succession.roll_over(
+        role_of(ca, role), publish=body.publish, cascade=body.cascade
+    )
+    return RolledOverBody(
+        authorities=[described(ca, own) for own in made.authorities], published=made.published
+    )
+
+
+@router.post(
+    "/authorities/{role}/publish",
+    responses={k: REFUSALS[k] for k in (401, 403, 404, 422, 502, 503, 504)},
+)
+async def publish(request: Request, role: str, _caller: AdminCaller) -> AuthorityBody:
+    """Bring the root that issues now to the root pool; one that is there changes nothing."""
+    ca = _ca(request)
+    await ca.look()
+    own = ca.authority(role_of(ca, role))
+    await ca.succession.publish(own)
+    return described(ca, own)
+
+
+@router.delete(
+    "/authorities/{role}/key", responses={k: REFUSALS[k] for k in (401, 403, 404, 422, 503)}
+)
+async def lose_key(request: Request, role: str, _caller: AdminCaller) -> AuthorityBody:
+    """The private key of the authority of this role is lost: it is destroyed. What needs it is
+    refused (503 ``key_lost``) until somebody rolls over; what was issued lives on."""
+    ca = _ca(request)
+    return described(ca, await ca.succession.lose_key(role_of(ca, role)))

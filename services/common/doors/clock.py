@@ -170,9 +170,7 @@ async def move(request: Request, body: MoveBody, _caller: AdminCaller) -> MovedB
     except Refusal as starting:  # the clock has moved all the same
         warnings.append(starting.message)
         done = []
-    return MovedBody(
-        **_shown(party), before=moved.before.isoformat(), warnings=warnings, jobs=done
-    )
+    return MovedBody(**_shown(party), before=moved.before.isoformat(), warnings=warnings, jobs=done)
 
 
 def _moved(party: Party, body: MoveBody) -> Moved:
