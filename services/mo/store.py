@@ -160,7 +160,7 @@ class InvoiceRow(Base):  # type: ignore[misc,valid-type]
 
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     driver: Mapped[str] = mapped_column(ForeignKey("drivers.id"), index=True)
-    emaid: Mapped[str] = mapped_column(String(14))
+    emaid: Mapped[str] = mapped_column(String(15))
     cpo: Mapped[str] = mapped_column(String(64))
     cdr: Mapped[str] = mapped_column(String(64))
     energy_wh: Mapped[int]
