@@ -249,7 +249,7 @@ class Clock:
     def show(self, when: datetime, *, standing: bool = False) -> Moved:
         """Show ``when``, and go on from there unless ``standing``. OutOfRangeError."""
         in_range(when)
-        return self._move(lambda _now: when, lambda _was: standing)
+        return self._move(lambda _old: (when - datetime.now(UTC), when if standing else None))
 
     def advance(self, by: timedelta, *, standing: bool | None = None) -> Moved:
         """Move by a duration; a clock that stands goes on standing unless told otherwise.
@@ -257,34 +257,27 @@ class Clock:
         OutOfRangeError where that leads too far.
         """
 
-        def target(setting: Setting) -> datetime:
+        def moved(old: Setting) -> tuple[timedelta, datetime | None]:
+            before = old.now()
             try:
-                return in_range(setting.now() + by)
+                after = in_range(before + by)
             except OverflowError:
                 raise OutOfRangeError(f"{duration_text(by)} leads out of 1970 to 2200") from None
+            stands = old.standing is not None
+            offset = after - datetime.now(UTC) if stands else old.offset + by
+            return offset, after if (stands if standing is None else standing) else None
 
-        return self._move(target, lambda was: was if standing is None else standing)
+        return self._move(moved)
 
     def show_real(self, *, standing: bool = False) -> Moved:
         """Show the machine's time."""
-        return self._move(lambda _now: None, lambda _was: standing)
+        return self._move(lambda _old: (timedelta(), datetime.now(UTC) if standing else None))
 
     # ------------------------------------------------------------------- the file
 
-    def _move(
-        self,
-        target: Callable[[Setting], datetime | None],
-        stands: Callable[[bool], bool],
-    ) -> Moved:
+    def _move(self, moved: Callable[[Setting], tuple[timedelta, datetime | None]]) -> Moved:
         before = self.now()
-
-        def change(setting: Setting) -> Setting:
-            when, real = target(setting), datetime.now(UTC)
-            offset = when - real if when is not None else timedelta()
-            standing = (when or real) if stands(setting.standing is not None) else None
-            return Setting(offset, standing, setting.configured)
-
-        self._keep(change)
+        self._keep(lambda old: Setting(*moved(old), old.configured))
         return Moved(before, self.now(), self._setting.standing is not None)
 
     def _keep(self, change: Callable[[Setting], Setting]) -> None:

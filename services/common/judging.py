@@ -70,7 +70,7 @@ class Judge:
             supply or pool(party, holder),
             party.config.policy["anchors"],
         )
-        self._recent: dict[str, tuple[float, asyncio.Future[bytes | None]]] = {}
+        self._recent: dict[tuple[str, int], tuple[float, asyncio.Future[bytes | None]]] = {}
         party.keepers["trust-store"] = self.keeper
 
     @property
@@ -197,7 +197,8 @@ class Judge:
         asks while it is being fetched gets the same one."""
         if not _is_ca(certificate):
             return await self._fetch(certificate, issuer, url)
-        mark, now = fingerprint(certificate), time.monotonic()
+        # An answer has a time of its own: once the clock was moved it is asked for again.
+        mark, now = (fingerprint(certificate), self.party.clock.moves), time.monotonic()
         known = self._recent.get(mark)
         if known is None or known[0] < now - CA_ANSWER_REUSE:
             if len(self._recent) >= MAX_RECENT:
