@@ -40,6 +40,9 @@ At = Annotated[
     str | None,
     typer.Option("--at", help="Start the ecosystem's clock at this instant (ISO 8601)."),
 ]
+Faults = Annotated[
+    bool, typer.Option("--faults", help="Let the parties have faults (`pnclab fault`).")
+]
 Json = Annotated[bool, typer.Option("--json", help="Answer in JSON on stdout.")]
 
 
@@ -53,6 +56,8 @@ def chosen_ecosystem(
     policies: Sequence[str] | None = None,
     trust_model: str | None = None,
     at: str | None = None,
+    *,
+    faults: bool = False,
 ) -> Ecosystem:
     """The ecosystem that the options name. EcosystemError says what does not fit."""
     if file is None and Path("ecosystem.toml").is_file():
@@ -72,6 +77,8 @@ def chosen_ecosystem(
         chosen[name] = value
     if at is not None:
         ecosystem = replace(ecosystem, clock_offset=Clock.showing(_instant(at)).offset)
+    if faults:
+        ecosystem = replace(ecosystem, faults=True)
     return ecosystem.with_policies(chosen)
 
 

@@ -14,6 +14,7 @@ from .options import (
     At,
     DataFolder,
     EcosystemFile,
+    Faults,
     Json,
     Policies,
     TrustModelName,
@@ -28,6 +29,7 @@ def up(
     policy: Policies = None,
     trust_model: TrustModelName = None,
     at: At = None,
+    faults: Faults = False,
     free_ports: Annotated[
         bool, typer.Option("--free-ports", help="Any free ports instead of the file's.")
     ] = False,
@@ -39,7 +41,7 @@ def up(
     one line, printed when all are ready.
     """
     quiet_libraries()
-    chosen = chosen_ecosystem(ecosystem, data, policy, trust_model, at)
+    chosen = chosen_ecosystem(ecosystem, data, policy, trust_model, at, faults=faults)
     if free_ports:
         chosen = chosen.on_free_ports()
 
@@ -70,6 +72,7 @@ def serve(
     policy: Policies = None,
     trust_model: TrustModelName = None,
     at: At = None,
+    faults: Faults = False,
     workers: Annotated[
         int, typer.Option("--workers", help="Processes that share the party's socket.")
     ] = 1,
@@ -80,7 +83,7 @@ def serve(
     from services.serve import serve_with_workers
 
     quiet_libraries()
-    chosen = chosen_ecosystem(ecosystem, data, policy, trust_model, at)
+    chosen = chosen_ecosystem(ecosystem, data, policy, trust_model, at, faults=faults)
     party = chosen.party(name)
     err.print(f"{party.title} at {party.url}")
     if workers == 1:

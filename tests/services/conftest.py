@@ -331,7 +331,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parts]:
         found.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def serve() -> Any:
     """:func:`serving`, for tests that cannot import this file."""
     return serving
