@@ -9,28 +9,33 @@ a crash or an unreachable pool left pending, a later round completes.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Awaitable, Callable
+from urllib.parse import quote
 
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from pki.identifiers import PCID, IdentifierError
-from pki.issuing import CertificateRequestError, read_certificate_request
+from pki.issuing import CertificateRequest, CertificateRequestError, read_certificate_request
 from pki.names import Subject
+from pki.policy import Application
 from pki.profiles import Role
 from pki.trust import Holder
-from services.ca.service import NOT_ISSUED, CertificateAuthority, role_domain
+from services.ca.service import NOT_ISSUED, CertificateAuthority, Issued, role_domain
 from services.common.certificates import (
     b64,
     b64_chain,
     der_of,
+    fingerprint,
     from_pem,
     pem,
     public_key_digest,
     unb64,
 )
-from services.common.errors import Refusal, wrong_identifier
+from services.common.errors import PartyRefused, Refusal, wrong_identifier
 from services.common.events import Event
 from services.common.party import Party
+from services.common.registration import must_be_allowed, own_registry
 from services.common.trust_stores import CARS, Keeper, pool
 
 from .store import CA, VehicleRow, by_key, pending
@@ -64,9 +69,14 @@ class VehicleMaker:
     async def resume(self) -> None:
         """A round: complete the cars that were left half way; what cannot be stays pending."""
         half_way = await self.party.database.read(pending)
+        steps = {"pending": self._complete, "rekeying": self._rekey, "losing": self._lose}
+
+        async def go_on(row: VehicleRow) -> None:
+            await steps[row.status](row)
+
         await self.party.take_up(
             (row for row in half_way if row.pcid not in self._under_way),
-            self._complete,
+            go_on,
             lambda row: f"the car {row.pcid}",
         )
 
@@ -103,7 +113,9 @@ class VehicleMaker:
         try:
             row, new = await self.party.database.write(order)
         except IntegrityError:
-            raise Refusal(409, "pcid_taken", f"pcid: {pcid} is another car's") from None
+            raise Refusal(
+                409, "pcid_taken", f"pcid: {pcid} is another car's", {"rule": "car.once"}
+            ) from None
         if row.status == "pending":
             self._under_way.add(row.pcid)
             try:
@@ -116,6 +128,158 @@ class VehicleMaker:
             finally:
                 self._under_way.discard(row.pcid)
         return row, new
+
+    async def rekey(self, text: str, csr: bytes) -> VehicleRow:
+        """A new provisioning key for a car: its certificate takes the old one's place in the pool,
+        the old one is revoked. The same key again changes nothing.
+
+        Refusal 422 for a car of another maker, 404 for one that this maker did not build, 409
+        where it is lost or the key is another car's.
+        """
+        pcid = self._pcid(text)
+        try:
+            request = read_certificate_request(csr)
+        except CertificateRequestError as error:
+            raise Refusal(422, "not_a_request", f"csr: {error}") from None
+        digest = public_key_digest(request.public_key)
+
+        def order(session: Session) -> VehicleRow:
+            row = session.get(VehicleRow, pcid)
+            if row is None:
+                raise Refusal(404, "unknown_pcid", f"{self.party.config.title} built no car {pcid}")
+            if row.status == "registered" and row.key_digest == digest:
+                return row
+            if row.status == "rekeying" and row.next_key_digest == digest:
+                return row
+            if row.status != "registered":
+                raise Refusal(409, "not_now", f"pcid: the car {pcid} is {row.status}")
+            known = by_key(session, digest)
+            if known is not None:
+                raise Refusal(409, "key_taken", f"csr: this key is already car {known.pcid}")
+            row.next_key_digest, row.next_csr = digest, b64(request.encoded)
+            row.status = "rekeying"
+            return row
+
+        row = await self.party.database.write(order)
+        return await self._now(row, "rekeying", self._rekey)
+
+    async def lost(self, text: str) -> VehicleRow:
+        """A car is lost: its provisioning certificate is revoked and leaves the pool."""
+        pcid = self._pcid(text)
+
+        def order(session: Session) -> VehicleRow:
+            row = session.get(VehicleRow, pcid)
+            if row is None:
+                raise Refusal(404, "unknown_pcid", f"{self.party.config.title} built no car {pcid}")
+            if row.status in ("pending", "rekeying"):
+                raise Refusal(409, "not_now", f"pcid: the car {pcid} is {row.status}")
+            if row.status != "lost":
+                row.status = "losing"
+            return row
+
+        row = await self.party.database.write(order)
+        return await self._now(row, "losing", self._lose)
+
+    async def _now(
+        self,
+        row: VehicleRow,
+        status: str,
+        step: Callable[[VehicleRow], Awaitable[VehicleRow]],
+    ) -> VehicleRow:
+        if row.status != status:
+            return row
+        self._under_way.add(row.pcid)
+        try:
+            async with self.party.turns:
+                return await step(row)
+        finally:
+            self._under_way.discard(row.pcid)
+
+    async def _rekey(self, row: VehicleRow) -> VehicleRow:
+        request = read_certificate_request(unb64(row.next_csr or "", "csr"))
+        issued = await self._certify(row, request, f"pcid:{row.pcid}:{row.next_key_digest}")
+        old = fingerprint(from_pem(row.chain)[0])
+        await self._register(row, issued, replaces=old)
+        await self.ca.revoke(old, "superseded")
+        told = self._state_event(
+            row, "provisioning key replaced", f"The car {row.pcid} has a new provisioning key"
+        )
+
+        def finish(session: Session) -> VehicleRow:
+            found = session.get_one(VehicleRow, row.pcid)
+            if found.status == "rekeying":
+                found.chain, found.status = pem(issued.chain), "registered"
+                found.key_digest, found.csr = row.next_key_digest or "", row.next_csr or ""
+                found.next_key_digest = found.next_csr = None
+                self.party.database.tell(session, told)
+            return found
+
+        return await self.party.database.write(finish)
+
+    async def _lose(self, row: VehicleRow) -> VehicleRow:
+        await self.ca.revoke(fingerprint(from_pem(row.chain)[0]), "keyCompromise")
+        try:
+            await self.party.uses("pcp").call(
+                "DELETE",
+                f"/provisioning-certificates/{quote(row.pcid, safe='')}",
+                name="remove car",
+                summary=f"{self.party.config.title} takes the lost car {row.pcid} out of the pool",
+            )
+        except PartyRefused as refused:
+            if refused.upstream_status != 404:
+                raise
+        told = self._state_event(row, "car lost", f"The car {row.pcid} is lost")
+
+        def finish(session: Session) -> VehicleRow:
+            found = session.get_one(VehicleRow, row.pcid)
+            if found.status == "losing":
+                found.status = "lost"
+                self.party.database.tell(session, told)
+            return found
+
+        return await self.party.database.write(finish)
+
+    def _state_event(self, row: VehicleRow, name: str, summary: str) -> Event:
+        return self.party.recorder.stamped(
+            Event(
+                kind="state",
+                name=name,
+                sender=self.party.config.name,
+                receiver=self.party.config.name,
+                summary=summary,
+                data={"pcid": row.pcid},
+            )
+        )
+
+    async def _certify(
+        self, row: VehicleRow, request: CertificateRequest, request_key: str
+    ) -> Issued:
+        return await self.ca.issue(
+            Role.OEM_PROVISIONING,
+            subject=Subject(
+                common_name=row.pcid,
+                organization=self.party.organisation,
+                country=self.party.ecosystem.country,
+                domain_components=role_domain(Role.OEM_PROVISIONING, self.party),
+            ),
+            public_key=request.public_key,
+            request_key=request_key,
+        )
+
+    async def _register(
+        self, row: VehicleRow, issued: Issued, *, replaces: str | None = None
+    ) -> None:
+        await self.party.uses("pcp").call(
+            "PUT",
+            "/provisioning-certificates",
+            name="register car",
+            summary=f"{self.party.config.title} registers the car {row.pcid}",
+            body={
+                "certificate": b64(der_of(issued.certificate)),
+                "issuers": b64_chain(issued.chain[1:]),
+                "replaces": replaces,
+            },
+        )
 
     async def _forget(self, row: VehicleRow) -> None:
         """Take back an order that the CA refused."""
@@ -131,27 +295,8 @@ class VehicleMaker:
 
     async def _complete(self, row: VehicleRow) -> VehicleRow:
         request = read_certificate_request(unb64(row.csr, "csr"))
-        issued = await self.ca.issue(
-            Role.OEM_PROVISIONING,
-            subject=Subject(
-                common_name=row.pcid,
-                organization=self.party.organisation,
-                country=self.party.ecosystem.country,
-                domain_components=role_domain(Role.OEM_PROVISIONING, self.party),
-            ),
-            public_key=request.public_key,
-            request_key=f"pcid:{row.pcid}",
-        )
-        await self.party.uses("pcp").call(
-            "PUT",
-            "/provisioning-certificates",
-            name="register car",
-            summary=f"{self.party.config.title} registers the car {row.pcid}",
-            body={
-                "certificate": b64(der_of(issued.certificate)),
-                "issuers": b64_chain(issued.chain[1:]),
-            },
-        )
+        issued = await self._certify(row, request, f"pcid:{row.pcid}")
+        await self._register(row, issued)
         self.party.recorder.record(
             Event(
                 kind="state",
@@ -175,13 +320,11 @@ class VehicleMaker:
             pcid = PCID.parse(text, strict=self.party.strict())
         except IdentifierError as error:
             raise wrong_identifier(error, "pcid") from None
-        if pcid.wmi != self.party.config.scope_id:
-            raise Refusal(
-                422,
-                "foreign_wmi",
-                f"pcid: {pcid} begins with {pcid.wmi}; this maker's WMI is "
-                f"{self.party.config.scope_id}",
-            )
+        me = self.party.config
+        application = Application(
+            Role.OEM_PROVISIONING, pcid.wire, issuer=me.name, applicant=me.name, kind="oem"
+        )
+        must_be_allowed(self.party, application, own_registry(self.party), field="pcid")
         return pcid.normal
 
     def _new_pcid(self) -> str:

@@ -37,11 +37,13 @@ class ProvisioningPool:
         certificate: x509.Certificate,
         issuers: Sequence[x509.Certificate],
         caller: Caller,
+        *,
+        replaces: str | None = None,
     ) -> tuple[ProvisioningRow, bool]:
         """Keep a car's certificate; returns the entry and whether it is new.
 
-        The same certificate again changes nothing; another one for the same PCID is
-        refused (409): delete the old one first.
+        The same certificate again changes nothing; another one for the same PCID is refused
+        (409), unless it ``replaces`` the one (fingerprint) that is registered.
         """
         pcid = self.pcid(common_name(certificate.subject), "certificate")
         caller.must_own(pcid.wmi, f"the car {pcid}")
@@ -49,7 +51,7 @@ class ProvisioningPool:
         mark = fingerprint(certificate)
         if known is not None and known.fingerprint == mark:
             return known, False
-        if known is not None:
+        if known is not None and known.fingerprint != replaces:
             raise _taken(pcid)
         async with self.party.turns:
             await self.judge.require(
@@ -83,8 +85,16 @@ class ProvisioningPool:
         def keep(session: Session) -> tuple[ProvisioningRow, bool]:
             existing = session.get(ProvisioningRow, pcid.normal)
             if existing is not None:
-                if existing.fingerprint != mark:
+                if existing.fingerprint == mark:
+                    return existing, False
+                if existing.fingerprint != replaces:
                     raise _taken(pcid)
+                existing.fingerprint, existing.certificate = mark, row.certificate
+                existing.issuers = row.issuers
+                existing.registered_by, existing.registered_at = (
+                    row.registered_by,
+                    row.registered_at,
+                )
                 return existing, False
             session.add(row)
             session.flush()
@@ -132,5 +142,8 @@ class ProvisioningPool:
 
 def _taken(pcid: PCID) -> Refusal:
     return Refusal(
-        409, "pcid_taken", f"PCID {pcid} is registered with another certificate; delete it first"
+        409,
+        "pcid_taken",
+        f"PCID {pcid} is registered with another certificate; delete it "
+        "first, or say that this one replaces it",
     )

@@ -27,6 +27,12 @@ class BuildBody(BaseModel):
     pcid: Name | None = Field(default=None, examples=[None], description="The PCID to give it.")
 
 
+class RekeyBody(BaseModel):
+    """A car's new provisioning key."""
+
+    csr: RequestText = Field(description="PKCS#10 by the car's new key, base64 DER.")
+
+
 class VehicleBody(BaseModel):
     """A car."""
 
@@ -55,6 +61,27 @@ async def build(
     row, new = await _service(request).build(unb64(body.csr, "csr"), body.pcid)
     response.status_code = 201 if new else 200
     return _body(row)
+
+
+@router.put("/{pcid:path}/provisioning-key")
+async def rekey(
+    request: Request,
+    pcid: str,
+    body: RekeyBody,
+    _caller: Annotated[Caller, Depends(allow("vehicle"))],
+) -> VehicleBody:
+    """Give a car a new provisioning key: its certificate takes the old one's place in the pool,
+    the old one is revoked. The PCID stays."""
+    return _body(await _service(request).rekey(pcid, unb64(body.csr, "csr")))
+
+
+@router.post("/{pcid:path}/lost")
+async def lost(
+    request: Request, pcid: str, _caller: Annotated[Caller, Depends(allow("vehicle"))]
+) -> VehicleBody:
+    """A car is lost: its provisioning certificate is revoked and leaves the pool. What may be
+    paid with it, its driver tells the mobility operators."""
+    return _body(await _service(request).lost(pcid))
 
 
 @router.get("/{pcid:path}")

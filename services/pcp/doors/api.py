@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from services.common.auth import Caller, allow
 from services.common.certificates import b64, b64_chain, from_pem, read_certificate, read_chain
 from services.common.errors import REFUSALS
-from services.common.fields import CertificateText, Chain
+from services.common.fields import CertificateText, Chain, Fingerprint
 from services.pcp.service import ProvisioningPool
 
 router = APIRouter(
@@ -26,6 +26,11 @@ class RegisterBody(BaseModel):
     certificate: CertificateText = Field(description="base64 DER, or PEM; its CN is the PCID.")
     issuers: list[CertificateText] = Field(
         description="The sub-CAs above it, lowest first.", min_length=1, max_length=4
+    )
+    replaces: Fingerprint | None = Field(
+        default=None,
+        examples=[None],
+        description="The certificate of this car in whose place it comes.",
     )
 
 
@@ -70,6 +75,7 @@ async def register(
         read_certificate(body.certificate, "certificate"),
         read_chain(body.issuers, "issuers"),
         caller,
+        replaces=body.replaces,
     )
     response.status_code = 201 if new else 200
     return _body(row)
