@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from pki.profiles import Role
 from pki.trust import TRUST_MODELS
-from services.common.clock import Clock
-from services.ecosystem import Ecosystem, EcosystemError, load
+from services.common.clock import Clock, ClockError, instant
+from services.ecosystem import Ecosystem, EcosystemError, lifetime, load
+from services.ecosystem import backdate as read_backdate
 
 EcosystemFile = Annotated[
     Path | None,
@@ -43,11 +45,20 @@ At = Annotated[
 Faults = Annotated[
     bool, typer.Option("--faults", help="Let the parties have faults (`pnclab fault`).")
 ]
+Backdate = Annotated[
+    str | None,
+    typer.Option(
+        "--backdate", help="Certificates begin that much earlier, e.g. 400d; overrides the file."
+    ),
+]
+Lifetimes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--lifetime",
+        help="ROLE=DURATION instead of the profile's life, e.g. contract=10m; over the file's.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Answer in JSON on stdout.")]
-
-
-# Certificates know 1950 to 9999; the roots' forty years must fit behind the clock.
-_EARLIEST, _LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 
 
 def chosen_ecosystem(
@@ -58,6 +69,8 @@ def chosen_ecosystem(
     at: str | None = None,
     *,
     faults: bool = False,
+    backdate: str | None = None,
+    lifetimes: Sequence[str] | None = None,
 ) -> Ecosystem:
     """The ecosystem that the options name. EcosystemError says what does not fit."""
     if file is None and Path("ecosystem.toml").is_file():
@@ -76,7 +89,11 @@ def chosen_ecosystem(
             raise EcosystemError(f"--policy {policy!r}: NAME=VALUE is wanted")
         chosen[name] = value
     if at is not None:
-        ecosystem = replace(ecosystem, clock_offset=Clock.showing(_instant(at)).offset)
+        ecosystem = replace(ecosystem, clock_offset=Clock.showing(_instant(at)).setting.offset)
+    if backdate is not None:
+        ecosystem = replace(ecosystem, backdate=read_backdate(backdate, "--backdate"))
+    if lifetimes:
+        ecosystem = replace(ecosystem, lifetimes=_lifetimes(ecosystem, lifetimes))
     if faults:
         ecosystem = replace(ecosystem, faults=True)
     return ecosystem.with_policies(chosen)
@@ -84,12 +101,17 @@ def chosen_ecosystem(
 
 def _instant(text: str) -> datetime:
     try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        raise EcosystemError(
-            f"--at: {text!r} is not an instant such as 2027-01-31T12:00Z"
-        ) from None
-    found = found if found.tzinfo else found.replace(tzinfo=UTC)
-    if not _EARLIEST <= found <= _LATEST:
-        raise EcosystemError(f"--at: {text} lies outside the years 1970 to 2200")
-    return found
+        return instant(text)
+    except ClockError as error:
+        raise EcosystemError(f"--at: {error}") from None
+
+
+def _lifetimes(ecosystem: Ecosystem, wanted: Sequence[str]) -> dict[Role, timedelta]:
+    lives = dict(ecosystem.lifetimes)
+    for entry in wanted:
+        role, equals, text = entry.partition("=")
+        if not equals:
+            raise EcosystemError(f"--lifetime {entry!r}: ROLE=DURATION is wanted")
+        found, life = lifetime(role, text, ecosystem.edition, f"--lifetime {role}")
+        lives[found] = life
+    return lives

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.tree import Tree
@@ -58,6 +58,84 @@ def show(
     for holder, roles in found["anchors"].items():
         anchors.add(f"{holder}: {', '.join(roles)}")
     out.print(anchors)
+
+
+@app.command("rollover")
+def rollover(
+    party: Annotated[str, typer.Argument(help="The party whose authority it is.")],
+    role: Annotated[str, typer.Argument(help="v2g-root, cpo-sub1, mo-root, mo-sub2 ...")],
+    cascade: Annotated[
+        bool, typer.Option("--cascade", help="The party's authorities below follow at once.")
+    ] = False,
+    publish: Annotated[
+        bool,
+        typer.Option("--publish/--no-publish", help="Whether a new root goes into the root pool."),
+    ] = True,
+    ecosystem: EcosystemFile = None,
+    data: DataFolder = None,
+    json: Json = False,
+) -> None:
+    """A new key and certificate for an authority of a running party, now. What the old one
+    issued stays good."""
+    body = {"cascade": cascade, "publish": publish}
+    found = _asked(ecosystem, data, party, "POST", f"/authorities/{role}/rollover", body)
+    if json:
+        print_json(found)
+        return
+    for one in found["authorities"]:
+        out.print(f"[bold]{one['subject']}[/] until {one['valid_to'][:10]}")
+    if found["published"]:
+        out.print("The root pool has it beside the old one.")
+    elif found["authorities"][0]["role"].endswith("-root"):
+        out.print(f"Nobody knows it yet: pnclab pki publish {party} {role}")
+
+
+@app.command("publish")
+def publish_root(
+    party: Annotated[str, typer.Argument(help="The party whose root it is.")],
+    role: Annotated[str, typer.Argument(help="v2g-root, oem-root or mo-root.")],
+    ecosystem: EcosystemFile = None,
+    data: DataFolder = None,
+    json: Json = False,
+) -> None:
+    """Bring a running party's root to the root pool, after a rollover without that."""
+    found = _asked(ecosystem, data, party, "POST", f"/authorities/{role}/publish", None)
+    if json:
+        print_json(found)
+    else:
+        out.print(f"[bold]{found['subject']}[/] is in the root pool.")
+
+
+@app.command("lose-key")
+def lose_key(
+    party: Annotated[str, typer.Argument(help="The party whose authority it is.")],
+    role: Annotated[str, typer.Argument(help="v2g-root, cpo-sub1, mo-root, mo-sub2 ...")],
+    ecosystem: EcosystemFile = None,
+    data: DataFolder = None,
+    json: Json = False,
+) -> None:
+    """Destroy the private key of an authority of a running party: for good. What needs it is
+    refused until a rollover; what was issued lives on."""
+    found = _asked(ecosystem, data, party, "DELETE", f"/authorities/{role}/key", None)
+    if json:
+        print_json(found)
+    else:
+        out.print(f"The private key of [bold]{found['subject']}[/] is gone.")
+
+
+def _asked(file: Any, data: Any, party: str, method: str, path: str, body: Any) -> Any:
+    """Ask a running party; LabError (exit 1) where it refuses or does not run."""
+    from ..lab import Lab
+
+    quiet_libraries()
+    chosen = chosen_ecosystem(file, data)
+    name = chosen.party(party).name
+
+    async def ask() -> Any:
+        async with Lab(chosen) as lab:
+            return await lab.call(name, method, path, body)
+
+    return asyncio.run(ask())
 
 
 @contextlib.asynccontextmanager

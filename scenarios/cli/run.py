@@ -8,14 +8,17 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from services.common.clock import Clock
 from services.ecosystem import Ecosystem, party_secret
 
 from .options import (
     At,
+    Backdate,
     DataFolder,
     EcosystemFile,
     Faults,
     Json,
+    Lifetimes,
     Policies,
     TrustModelName,
     chosen_ecosystem,
@@ -29,6 +32,8 @@ def up(
     policy: Policies = None,
     trust_model: TrustModelName = None,
     at: At = None,
+    backdate: Backdate = None,
+    lifetime: Lifetimes = None,
     faults: Faults = False,
     free_ports: Annotated[
         bool, typer.Option("--free-ports", help="Any free ports instead of the file's.")
@@ -41,7 +46,7 @@ def up(
     one line, printed when all are ready.
     """
     quiet_libraries()
-    chosen = chosen_ecosystem(ecosystem, data, policy, trust_model, at, faults=faults)
+    chosen = chosen_ecosystem(ecosystem, data, policy, trust_model, at, faults, backdate, lifetime)
     if free_ports:
         chosen = chosen.on_free_ports()
 
@@ -72,6 +77,8 @@ def serve(
     policy: Policies = None,
     trust_model: TrustModelName = None,
     at: At = None,
+    backdate: Backdate = None,
+    lifetime: Lifetimes = None,
     faults: Faults = False,
     workers: Annotated[
         int, typer.Option("--workers", help="Processes that share the party's socket.")
@@ -83,7 +90,7 @@ def serve(
     from services.serve import serve_with_workers
 
     quiet_libraries()
-    chosen = chosen_ecosystem(ecosystem, data, policy, trust_model, at, faults=faults)
+    chosen = chosen_ecosystem(ecosystem, data, policy, trust_model, at, faults, backdate, lifetime)
     party = chosen.party(name)
     err.print(f"{party.title} at {party.url}")
     if workers == 1:
@@ -123,6 +130,9 @@ def _print_who(ecosystem: Ecosystem) -> None:
         known_as = party.scope_id or party.options.get("evse_id", "")
         table.add_row(party.name, party.kind, known_as, party.url)
     out.print(table)
+    setting = Clock.kept_in(ecosystem.data, ecosystem.clock_offset).setting
+    if setting.offset or setting.standing:
+        out.print(f"The clock shows [bold]{setting.now():%F %T}Z[/] (pnclab clock show).")
     for client in ecosystem.clients:
         out.print(
             f"Call them as client [bold]{client.id}[/] with secret [bold]{client.secret}[/] "
