@@ -799,6 +799,12 @@ def _check_policy(where: str, name: str, value: str) -> None:
         raise EcosystemError(f"{where}: {value!r} is none of {', '.join(POLICIES[name].values)}")
 
 
+def shape_of(key: str, value: str) -> str | None:
+    """What is wanted of a WMI, provider id ...; None where ``value`` has its form."""
+    form, wanted = _SHAPES[key]
+    return None if re.fullmatch(form, value, re.ASCII) else wanted
+
+
 def _at(where: str, key: str) -> str:
     """``[[party]] sunmile name``, ``[[party]] plugpark tariff.currency``."""
     return f"{where}{key}" if where.endswith(".") else f"{where} {key}"

@@ -27,6 +27,7 @@ from pki.contract_key import EncryptedContractKey, encrypt_contract_key
 from pki.identifiers import EMAID, PCID, IdentifierError
 from pki.keys import SoftwareKey
 from pki.names import Subject
+from pki.policy import Application
 from pki.profiles import Role
 from services.ca.service import NOT_ISSUED, CertificateAuthority, role_domain
 from services.common import answers
@@ -43,6 +44,7 @@ from services.common.events import Event, cost
 from services.common.faults import Fault
 from services.common.judging import Judge
 from services.common.party import Party
+from services.common.registration import must_be_allowed, own_registry
 
 from .faults import misdirected
 from .store import ContractRow, DriverRow, GenerationRow, generations, half_revoked, unfinished
@@ -113,12 +115,14 @@ class Contracts:
         ends: datetime | None,
         valid_from: datetime | None = None,
         valid_to: datetime | None = None,
+        replaces: EMAID | None = None,
     ) -> tuple[ContractRow, bool]:
         """A new contract of ``driver`` for the car ``pcid_text``; and whether it is new.
 
         Asked again with the same EMAID, PCID and driver, it is the contract there is.
         ``valid_from`` and ``valid_to`` are the certificate's validity where it is not to be the
-        usual one: expired already, or not valid yet.
+        usual one: expired already, or not valid yet. ``replaces`` is a contract of another
+        operator that ends once the car has this one (:mod:`.transfers`).
         """
         try:
             pcid = PCID.parse(pcid_text, strict=self.party.strict())
@@ -169,6 +173,7 @@ class Contracts:
                 ends=ends,
                 valid_from=valid_from,
                 valid_to=valid_to,
+                replaces=replaces.normal + (replaces.check_digit or "") if replaces else None,
                 ordered_at=now,
             )
             session.add(row)
@@ -454,13 +459,11 @@ class Contracts:
             emaid = EMAID.parse(text, strict=self.party.strict() if strict is None else strict)
         except IdentifierError as error:
             raise wrong_identifier(error, "emaid") from None
-        if emaid.provider_id != self.party.config.scope_id:
-            raise Refusal(
-                422,
-                "foreign_provider",
-                f"emaid: {emaid} is of provider {emaid.provider_id}; this operator is "
-                f"{self.party.config.scope_id}",
-            )
+        me = self.party.config.name
+        application = Application(Role.CONTRACT, emaid.wire, issuer=me, applicant=me, kind="mo")
+        must_be_allowed(
+            self.party, application, own_registry(self.party), field="emaid", strict=strict
+        )
         return emaid
 
     def _new_emaid(self) -> EMAID:

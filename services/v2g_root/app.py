@@ -9,7 +9,7 @@ from services.common.app import build_app
 from services.common.party import Party
 from services.ecosystem import Ecosystem
 
-from .doors import api
+from .doors import api, registrations
 from .service import V2GRootOperator
 from .store import TABLES
 
@@ -22,7 +22,7 @@ def create(ecosystem: Ecosystem, name: str) -> FastAPI:
         description="The V2G root CA, its sub-CAs for charge point operators and provisioning "
         "services, and the leaves that they issue.",
         service=service,
-        doors=(api.router, public.router, admin.router),
+        doors=(api.router, registrations.router, public.router, admin.router),
         prepare=service.prepare,
         rounds=(service.ca.succession.keep_current,),
     )

@@ -1,25 +1,26 @@
-"""What the V2G root operator does: certify those who asked, and publish the root."""
+"""What the V2G root operator does: certify those who may ask, and publish the root."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from pki.identifiers import EVSEID, IdentifierError
 from pki.issuing import CertificateRequest, CertificateRequestError, read_certificate_request
 from pki.names import Subject
+from pki.policy import APPLICANTS, KNOWN_BY, Application, Registry
 from pki.profiles import Role
 from services.ca.service import CertificateAuthority, Issued, role_domain
 from services.common.auth import Caller
 from services.common.certificates import public_key_digest
-from services.common.errors import Refusal, wrong_identifier
+from services.common.errors import Refusal
 from services.common.party import Party
+from services.common.registration import must_be_allowed
 
+from .registry import Registrations
 from .store import CA
 
 ROLES = (Role.V2G_ROOT, Role.CPO_SUB1, Role.CPO_SUB2, Role.CPS_SUB1, Role.CPS_SUB2)
 
-# Which kind of party gets which leaf, and what is asked for who it is.
-LEAVES: Mapping[Role, str] = {Role.SECC: "cpo", Role.CPS: "cps"}
+# What others may ask for here; who may is the registration policy's word.
+LEAVES = (Role.SECC, Role.CPS)
+SUB_AUTHORITIES = (Role.MO_SUB1, Role.MO_SUB2)
 
 
 class V2GRootOperator:
@@ -28,26 +29,37 @@ class V2GRootOperator:
     def __init__(self, party: Party) -> None:
         self.party = party
         self.ca = CertificateAuthority(party, CA, ROLES)
+        self.registrations = Registrations(party)
 
     async def prepare(self) -> None:
+        await self.registrations.seed()
         await self.ca.prepare()
         await self.ca.succession.publish_first()
 
     async def certify(self, role: str, csr: bytes, caller: Caller) -> Issued:
-        """A leaf for a charger or a provisioning service.
+        """A leaf for a charger or a provisioning service, where the registration policy allows it.
 
         The subject is ours to choose but for its CN: O is who asks, DC is the role's.
         """
-        wanted = self._wanted(role, caller)
+        if role not in LEAVES:
+            raise Refusal(
+                422,
+                "unknown_role",
+                f"role: {role!r} is none of {', '.join(leaf.value for leaf in LEAVES)}",
+            )
+        wanted = Role(role)
+        registry = await self.registrations.all()
+        if not caller.is_admin and caller.role not in APPLICANTS[wanted]:
+            # Who has no business here is told so before its request is read.
+            self._must_be_allowed(wanted, "", caller, registry)
         request = _request(csr)
         name = request.subject.common_name
-        if wanted is Role.SECC:
-            self._must_be_own_charger(name, caller)
+        self._must_be_allowed(wanted, name, caller, registry)
         return await self.ca.issue(
             wanted,
             subject=Subject(
                 common_name=name,
-                organization=self._organisation(caller),
+                organization=self._organisation(caller, registry),
                 country=self.party.ecosystem.country,
                 domain_components=role_domain(wanted, self.party),
             ),
@@ -57,18 +69,15 @@ class V2GRootOperator:
 
     async def certify_authority(self, role: str, csr: bytes, caller: Caller) -> Issued:
         """A sub-CA of another party, where the trust model hangs it under the V2G root."""
-        try:
-            wanted = Role(role)
-            below_us = self._hangs_below_us(wanted, caller)
-        except (ValueError, KeyError):
-            below_us = False
-        if not below_us or wanted in ROLES or wanted.family != caller.role:
+        if role not in SUB_AUTHORITIES:
             raise Refusal(
                 422,
                 "not_under_this_root",
                 f"role: under the trust model {self.party.trust.name}, a {caller.role} gets no "
                 f"{role} from the V2G root",
             )
+        wanted = Role(role)
+        self._must_be_allowed(wanted, "", caller, await self.registrations.all())
         request = _request(csr)
         return await self.ca.issue(
             wanted,
@@ -78,38 +87,35 @@ class V2GRootOperator:
             by=self.ca.authority(Role.V2G_ROOT),
         )
 
-    def _hangs_below_us(self, role: Role, caller: Caller) -> bool:
-        """Whether the trust model, or what it leaves to the applicant, hangs ``role`` here."""
-        applicant = self.party.ecosystem.parties.get(caller.client)
-        hosted = applicant is not None and applicant.options.get("root") == "v2g"
-        return self.party.trust.issuer(role, hosted=hosted) is Role.V2G_ROOT
-
-    def _wanted(self, role: str, caller: Caller) -> Role:
-        for wanted, kind in LEAVES.items():
-            if wanted.value == role:
-                if caller.role != kind and not caller.is_admin:
-                    raise Refusal(
-                        403,
-                        "wrong_role",
-                        f"a {role} certificate is for a {kind}, not {caller.role}",
-                    )
-                return wanted
-        raise Refusal(
-            422,
-            "unknown_role",
-            f"role: {role!r} is none of {', '.join(leaf.value for leaf in LEAVES)}",
+    def _must_be_allowed(self, role: Role, name: str, caller: Caller, registry: Registry) -> None:
+        applicant = _applicant(caller, registry)
+        config = self.party.ecosystem.parties.get(applicant)
+        must_be_allowed(
+            self.party,
+            Application(
+                role,
+                name,
+                issuer=self.party.config.name,
+                applicant=applicant,
+                kind=caller.role,
+                for_administrator=caller.is_admin,
+                hosted=config is None or config.options.get("root") == "v2g",
+            ),
+            registry,
+            field="csr: CN" if role is Role.SECC and name else "",
         )
 
-    def _must_be_own_charger(self, name: str, caller: Caller) -> None:
-        try:
-            evse = EVSEID.parse(name)
-        except IdentifierError as error:
-            raise wrong_identifier(error, "csr: CN") from None
-        caller.must_own(evse.operator_id, f"the charger {name}")
-
-    def _organisation(self, caller: Caller) -> str:
-        known = self.party.ecosystem.parties.get(caller.client)
+    def _organisation(self, caller: Caller, registry: Registry) -> str:
+        known = registry.party(_applicant(caller, registry))
         return f"{known.organisation if known else caller.client} (pnclab test)"
+
+
+def _applicant(caller: Caller, registry: Registry) -> str:
+    """For whom a client asks: for the party that its WMI, provider id or operator id is
+    registered to, else for itself."""
+    kind = KNOWN_BY.get(caller.role)
+    holder = registry.holder(kind, caller.scope_id) if kind and caller.scope_id else None
+    return holder.party if holder else caller.client
 
 
 def _request(csr: bytes) -> CertificateRequest:
