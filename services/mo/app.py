@@ -27,5 +27,6 @@ def create(ecosystem: Ecosystem, name: str) -> FastAPI:
             service.ca.succession.keep_current,
             service.contracts.resume,
             service.renewals.in_time,
+            service.transfers.take_over,
         ),
     )

@@ -11,6 +11,7 @@ from .contracts import Contracts, end_revoked
 from .renewals import Renewals
 from .settlement import Settlement
 from .store import CA
+from .transfers import Transfers
 
 
 class MobilityOperator:
@@ -28,6 +29,7 @@ class MobilityOperator:
         self.accounts = Accounts(party)
         self.contracts = Contracts(party, self.ca)
         self.renewals = Renewals(party, self.contracts)
+        self.transfers = Transfers(party, self.contracts)
         self.settlement = Settlement(party, self.contracts)
 
     async def prepare(self) -> None:

@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, StringConstraints
 
 from services.common.auth import AdminCaller, Caller, allow
 from services.common.certificates import b64_chain, from_pem
@@ -57,6 +57,12 @@ class NewContractBody(BaseModel):
     valid_to: Instant | None = Field(
         default=None, examples=[None], description="The certificate's notAfter, past too."
     )
+    replaces: Name | None = Field(
+        default=None,
+        examples=[None],
+        description="A contract of another operator, released to this one, that ends once the "
+        "car has this one.",
+    )
 
 
 class ContractBody(BaseModel):
@@ -68,6 +74,10 @@ class ContractBody(BaseModel):
     edition: str
     status: str
     in_pool: bool
+    generation: int
+    released_to: str | None
+    replaces: str | None
+    replaced: bool = Field(description="Whether the contract that it replaces has ended.")
     fingerprint: str | None
     chain: Chain
 
@@ -104,6 +114,21 @@ class RenewalBody(BaseModel):
     generation: int | None
 
 
+class ReleaseBody(BaseModel):
+    """To which operator the driver moves (its provider id); null takes that back."""
+
+    provider_id: Annotated[str, StringConstraints(pattern="^[A-Za-z]{2}[A-Za-z0-9]{3}$")] | None = (
+        Field(examples=["NLGRD"])
+    )
+
+
+class TransferBody(BaseModel):
+    """Which contract has taken the place of this one, in the same car."""
+
+    to_emaid: Name = Field(examples=["NLGRDC12345678X"])
+    pcid: Name = Field(examples=["WNV1A2B3C4D5E6F7G8"])
+
+
 class EndBody(BaseModel):
     """Why a certificate is revoked (RFC 5280 section 5.3.1)."""
 
@@ -130,6 +155,10 @@ def _contract(row: Any) -> ContractBody:
         edition=row.edition,
         status=row.status,
         in_pool=row.in_pool,
+        generation=row.generation,
+        released_to=row.released_to,
+        replaces=row.replaces,
+        replaced=row.replaced_at is not None,
         fingerprint=row.fingerprint,
         chain=b64_chain(from_pem(row.chain)),
     )
@@ -171,8 +200,15 @@ async def sign(
     Asked again with the same EMAID, it is the contract that there is; who may lose an answer
     sends the EMAID along instead of having one made up.
     """
-    row, new = await _service(request).contracts.sign(
-        body.driver, body.pcid, body.emaid, body.ends, body.valid_from, body.valid_to
+    service = _service(request)
+    row, new = await service.contracts.sign(
+        body.driver,
+        body.pcid,
+        body.emaid,
+        body.ends,
+        body.valid_from,
+        body.valid_to,
+        service.transfers.replaced(body.replaces) if body.replaces else None,
     )
     response.status_code = 201 if new else 200
     return _contract(row)
@@ -245,3 +281,49 @@ async def renew(
         retry_days=found.retry_days,
         generation=found.generation,
     )
+
+
+@router.put("/contracts/{emaid}/release")
+async def release(
+    request: Request, emaid: str, body: ReleaseBody, _caller: AdminCaller
+) -> ContractBody:
+    """Let another operator end this contract once its own has reached the car: the driver
+    moves there. Until then this contract charges."""
+    return _contract(await _service(request).transfers.release(emaid, body.provider_id))
+
+
+@router.post("/contracts/{emaid}/transfer")
+async def transfer(
+    request: Request,
+    emaid: str,
+    body: TransferBody,
+    caller: Annotated[Caller, Depends(allow("mo"))],
+) -> ContractBody:
+    """The operator to which this contract was released has taken over: it is cancelled."""
+    return _contract(
+        await _service(request).transfers.hand_over(emaid, body.to_emaid, body.pcid, caller)
+    )
+
+
+@router.get("/cars/{pcid:path}/contracts")
+async def contracts_of_car(request: Request, pcid: str, _caller: AdminCaller) -> list[ContractBody]:
+    """This operator's contracts for a car, oldest first."""
+    return [_contract(row) for row in await _service(request).transfers.of_car(pcid)]
+
+
+@router.post("/cars/{pcid:path}/sold")
+async def sold(
+    request: Request, pcid: str, _caller: Annotated[Caller, Depends(allow("vehicle"))]
+) -> list[ContractBody]:
+    """The car was sold without its contracts: all of this operator's are revoked. What was
+    revoked is the answer; a second time it is nothing."""
+    ended = await _service(request).transfers.end_of_car(pcid, "cessationOfOperation", "sold")
+    return [_contract(row) for row in ended]
+
+
+@router.post("/cars/{pcid:path}/lost")
+async def lost(request: Request, pcid: str, _caller: AdminCaller) -> list[ContractBody]:
+    """The driver says that the car is lost: all of this operator's contracts for it are revoked
+    (keyCompromise)."""
+    ended = await _service(request).transfers.end_of_car(pcid, "keyCompromise", "lost")
+    return [_contract(row) for row in ended]
