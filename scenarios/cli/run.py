@@ -46,7 +46,16 @@ def up(
     one line, printed when all are ready.
     """
     quiet_libraries()
-    chosen = chosen_ecosystem(ecosystem, data, policy, trust_model, at, faults, backdate, lifetime)
+    chosen = chosen_ecosystem(
+        ecosystem,
+        data,
+        policy,
+        trust_model,
+        at,
+        faults=faults,
+        backdate=backdate,
+        lifetimes=lifetime,
+    )
     if free_ports:
         chosen = chosen.on_free_ports()
 
@@ -90,7 +99,16 @@ def serve(
     from services.serve import serve_with_workers
 
     quiet_libraries()
-    chosen = chosen_ecosystem(ecosystem, data, policy, trust_model, at, faults, backdate, lifetime)
+    chosen = chosen_ecosystem(
+        ecosystem,
+        data,
+        policy,
+        trust_model,
+        at,
+        faults=faults,
+        backdate=backdate,
+        lifetimes=lifetime,
+    )
     party = chosen.party(name)
     err.print(f"{party.title} at {party.url}")
     if workers == 1:
