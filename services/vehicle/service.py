@@ -26,6 +26,7 @@ from v2g.certificate_update import NEVER, NEXT_TIME
 from .anchors import CarStores
 from .cable import Cable, CableError
 from .charging import Contract, EvccSession, Outcome, Wish
+from .life import Life
 from .store import (
     TABLES,
     CarRow,
@@ -62,6 +63,7 @@ class Garage:
         # Pending cars that a request is completing right now; cars that are on a visit.
         self._under_way: set[str] = set()
         self.visiting: dict[str, str] = {}
+        self.life = Life(party, self)
 
     async def prepare(self) -> None:
         """Build the cars that the ecosystem file puts into this garage and that are not there."""
