@@ -33,7 +33,7 @@ from services.ecosystem import Ecosystem
 from .lab import Lab, LabError
 from .processes import Processes, running_in_processes
 
-PEOPLE = 5
+PEOPLE = 3
 # Seconds between the readiness of the party that was killed and the next kill, at most.
 LONGEST_CALM = 0.5
 READY_WITHIN = 60.0

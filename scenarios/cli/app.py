@@ -13,7 +13,7 @@ import typer
 
 from services.common.problems import NotAsExpectedError, WrongUseError
 
-from . import bench, clock, demo, events, exi, fault, pki, run
+from . import bench, clock, demo, endure, events, exi, fault, pki, run
 from .output import VERSION, fail
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ app.command("demo")(demo.demo)
 app.command("up")(run.up)
 app.command("serve")(run.serve)
 app.command("bench")(bench.bench)
+app.command("endure")(endure.endure)
 app.add_typer(pki.app, name="pki")
 app.add_typer(clock.app, name="clock")
 app.add_typer(exi.app, name="exi")

@@ -58,6 +58,12 @@ Lifetimes = Annotated[
         help="ROLE=DURATION instead of the profile's life, e.g. contract=10m; over the file's.",
     ),
 ]
+DatabaseUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--database", help="A PostgreSQL URL for all parties, each in a schema of its own."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Answer in JSON on stdout.")]
 
 
@@ -71,6 +77,7 @@ def chosen_ecosystem(
     faults: bool = False,
     backdate: str | None = None,
     lifetimes: Sequence[str] | None = None,
+    database: str | None = None,
 ) -> Ecosystem:
     """The ecosystem that the options name. EcosystemError says what does not fit."""
     if file is None and Path("ecosystem.toml").is_file():
@@ -82,6 +89,8 @@ def chosen_ecosystem(
                 f"--trust-model: {trust_model!r} is none of {', '.join(TRUST_MODELS)}"
             )
         ecosystem = replace(ecosystem, trust_model=TRUST_MODELS[trust_model])
+    if database is not None:
+        ecosystem = ecosystem.on_database(database)
     chosen = {}
     for policy in policies or ():
         name, equals, value = policy.partition("=")

@@ -15,6 +15,7 @@ from .options import (
     At,
     Backdate,
     DataFolder,
+    DatabaseUrl,
     EcosystemFile,
     Faults,
     Json,
@@ -35,6 +36,7 @@ def up(
     backdate: Backdate = None,
     lifetime: Lifetimes = None,
     faults: Faults = False,
+    database: DatabaseUrl = None,
     free_ports: Annotated[
         bool, typer.Option("--free-ports", help="Any free ports instead of the file's.")
     ] = False,
@@ -55,6 +57,7 @@ def up(
         faults=faults,
         backdate=backdate,
         lifetimes=lifetime,
+        database=database,
     )
     if free_ports:
         chosen = chosen.on_free_ports()
@@ -89,6 +92,7 @@ def serve(
     backdate: Backdate = None,
     lifetime: Lifetimes = None,
     faults: Faults = False,
+    database: DatabaseUrl = None,
     workers: Annotated[
         int, typer.Option("--workers", help="Processes that share the party's socket.")
     ] = 1,
@@ -108,6 +112,7 @@ def serve(
         faults=faults,
         backdate=backdate,
         lifetimes=lifetime,
+        database=database,
     )
     party = chosen.party(name)
     err.print(f"{party.title} at {party.url}")
