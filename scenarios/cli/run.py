@@ -14,8 +14,8 @@ from services.ecosystem import Ecosystem, party_secret
 from .options import (
     At,
     Backdate,
-    DataFolder,
     DatabaseUrl,
+    DataFolder,
     EcosystemFile,
     Faults,
     Json,
