@@ -26,7 +26,7 @@ from sqlalchemy.exc import DBAPIError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from . import auth
-from .doors import clock, events, faults, trust
+from .doors import clients, clock, events, faults, trust
 from .errors import HANDLERS, DatabaseUnavailable, Refusal
 from .events import HOP_HEADER, RUN_HEADER, Event, readable, unit_of_work
 from .http_faults import Exchange
@@ -281,7 +281,14 @@ async def healthz(request: Request) -> Any:
 
 
 # The doors of every party; each is a file of its own in `doors/`.
-COMMON_DOORS: tuple[APIRouter, ...] = (auth.router, _common, events.router, clock.router, faults.router)
+COMMON_DOORS: tuple[APIRouter, ...] = (
+    auth.router,
+    _common,
+    events.router,
+    clock.router,
+    faults.router,
+    clients.router,
+)
 
 
 def build_app(

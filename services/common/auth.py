@@ -3,7 +3,8 @@
 A party has a token endpoint of its own and accepts the tokens that it issued:
 a JWT that names client, role and, where the role is tied to one, WMI, provider id
 or operator id. The clients come from the ecosystem file: every party is one, and
-a few more are seeded for people. Token times are ecosystem time.
+a few more are seeded for people; more can be brought in while it runs (``/clients``).
+Token times are ecosystem time.
 """
 
 from __future__ import annotations
@@ -72,9 +73,15 @@ class TokenIssuer:
         self._clock = clock
 
     def issue(
-        self, client_id: str, client_secret: str, *, life: timedelta = LIFETIME
+        self,
+        client_id: str,
+        client_secret: str,
+        brought: Client | None = None,
+        *,
+        life: timedelta = LIFETIME,
     ) -> TokenBody:
-        client = self._clients.get(client_id)
+        """A token for a client of the ecosystem file, or for one that was brought in."""
+        client = self._clients.get(client_id, brought)
         if client is None or not hmac.compare_digest(
             client.secret.encode(), client_secret.encode(errors="surrogatepass")
         ):
@@ -196,7 +203,8 @@ async def token(request: Request) -> Any:
         if fields.get("grant_type") != "client_credentials":
             return _oauth_error(400, "unsupported_grant_type", "grant_type: client_credentials")
         party = request.app.state.party
-        who = fields.get("client_id", ""), fields.get("client_secret", "")
+        name = fields.get("client_id", "")
+        who = name, fields.get("client_secret", ""), await _brought(party, name)
         issued = party.tokens.issue(*who)
         # Who is to clear the fault is hit by it only under its own name.
         fault = await party.faults.at(
@@ -209,6 +217,15 @@ async def token(request: Request) -> Any:
     except Refusal as refusal:
         return _oauth_error(refusal.status, refusal.code, refusal.message)
     return JSONResponse(issued.model_dump(), headers={"Cache-Control": "no-store"})
+
+
+async def _brought(party: Any, client_id: str) -> Client | None:
+    """A client that was brought in while the party runs (:mod:`.doors.clients`)."""
+    if not client_id or len(client_id) > 64 or not client_id.isprintable():
+        return None  # nobody is called so, and not every database reads it
+    row = party.tables.client_row
+    known = await party.database.read(lambda session: session.get(row, client_id))
+    return Client(known.id, known.secret, known.role, known.scope_id) if known else None
 
 
 def _oauth_error(status: int, code: str, message: str) -> JSONResponse:
