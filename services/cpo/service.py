@@ -18,7 +18,7 @@ from cryptography import x509
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from pki.codes import iso2_code, ocpp_status
+from pki.codes import ISO15118_2, iso2_code, ocpp_status
 from pki.identifiers import EMAID, EVSEID, IdentifierError
 from pki.profiles import Role
 from pki.trust import Holder
@@ -34,7 +34,7 @@ from services.common.trust_stores import HeldStore
 from services.ecosystem import Tariff
 
 from .faults import claimed
-from .store import SessionRow, charging_since, session_of, unsent
+from .store import OfflineRow, SessionRow, charging_since, session_of, unsent
 
 # A car waits 5 s for its contract, a charger gives up at 4.5 s.
 INSTALLATION_TIMEOUT = 4.0
@@ -59,6 +59,18 @@ AUTHORIZATION_CODES: Mapping[str, str] = {
     "account_blocked": "FAILED",
     "no_credit": "FAILED",
     "operator_unreachable": "FAILED",
+}
+
+
+# What an authorization of our own begins with.
+OFFLINE = "offline-"
+
+# The policy unknown_root_code -> the table of response codes. Which root is known is a matter
+# of the chain for MaEVe, of this very charging point for EVerest.
+_UNKNOWN_ROOT = ("chain.unknown-anchor", "chain.decoy-anchor", "chain.anchor-role")
+CODES: Mapping[str, Mapping[str, str]] = {
+    "chain-error": {**ISO15118_2, **dict.fromkeys(_UNKNOWN_ROOT, "FAILED_CertChainError")},
+    "not-allowed": ISO15118_2,
 }
 
 
@@ -188,7 +200,7 @@ class ChargePointOperator:
             )
         return ContractCheck(
             verdict.accepted,
-            iso2_code(verdict),
+            iso2_code(verdict, table=CODES[self.party.config.policy["unknown_root_code"]]),
             ocpp_status(verdict),
             "" if verdict.accepted else verdict.reason,
             verdict.as_dict(),
@@ -229,11 +241,44 @@ class ChargePointOperator:
             )
             said = answer.read(answers.OperatorAuthorization)
         except (PartyUnreachable, PartyRefused) as error:
+            silent = isinstance(error, PartyUnreachable) or error.upstream_status >= 500
+            if silent and self.party.config.policy["operator_unreachable"] == "allow":
+                return await self._offline(emaid, evse_id, certificate_fingerprint, error.message)
             # Without the operator's word nobody promised to pay.
             return self._said("NOT_ALLOWED", "operator_unreachable", error.message, None)
         return self._said(said.allowed, said.code, said.reason, said.authorization_reference)
 
+    async def _offline(
+        self, emaid: EMAID, evse_id: str, certificate: str, reason: str
+    ) -> Authorization:
+        """Let a car charge without its operator's word: whether that is paid, the operator's
+        policy ``offline_sessions`` decides afterwards."""
+        row = OfflineRow(
+            reference=f"{OFFLINE}{secrets.token_hex(8)}",
+            emaid=emaid.normal,
+            evse_id=evse_id,
+            certificate=certificate,
+            reason=reason[:512],
+            given_at=self.party.clock.now(),
+        )
+        await self.party.database.write(lambda session: session.add(row))
+        return self._said(
+            "ALLOWED", "ok", f"offline (operator_unreachable=allow): {reason}", row.reference
+        )
+
     def _said(self, allowed: str, code: str, reason: str, reference: str | None) -> Authorization:
+        if allowed != "ALLOWED" or (reference or "").startswith(OFFLINE):
+            self.party.recorder.record(
+                Event(
+                    kind="verdict",
+                    name="authorization",
+                    sender=self.party.config.name,
+                    receiver=self.party.config.name,
+                    outcome="ok" if allowed == "ALLOWED" else "refused",
+                    summary=f"{self.party.config.title}: {allowed}, {reason}",
+                    data={"allowed": allowed, "code": code, "reason": reason},
+                )
+            )
         return Authorization(
             allowed == "ALLOWED",
             AUTHORIZATION_CODES.get(code, "FAILED"),
@@ -262,6 +307,7 @@ class ChargePointOperator:
         operator = self.party.ecosystem.by_scope("mo", EMAID.parse(emaid, strict=False).provider_id)
         if operator is None:
             raise Refusal(422, "unknown_operator", f"emaid: nobody answers for {emaid}")
+        offline = await self._offline_row(authorization, emaid, evse_id)
         row = SessionRow(
             id=f"{self.party.config.scope_id}-{secrets.token_hex(8).upper()}",
             charger=charger,
@@ -274,6 +320,8 @@ class ChargePointOperator:
             meter_start_wh=meter_start_wh,
             receipts=[],
             status="charging",
+            offline=offline is not None,
+            certificate=offline.certificate if offline else None,
             started_at=self.party.clock.now(),
             run=run,
         )
@@ -294,6 +342,22 @@ class ChargePointOperator:
             return known
 
         return await self.party.database.write(begin)
+
+    async def _offline_row(self, reference: str, emaid: str, evse_id: str) -> OfflineRow | None:
+        """Our own authorization of that name; Refusal 409 where it is for something else."""
+        if not reference.startswith(OFFLINE):
+            return None
+        row = await self.party.database.read(lambda session: session.get(OfflineRow, reference))
+        if row is None or (row.emaid, row.evse_id) != (
+            EMAID.parse(emaid, strict=False).normal,
+            evse_id,
+        ):
+            raise Refusal(
+                409,
+                "unknown_authorization",
+                f"authorization_reference: {reference} was not given for {emaid} at {evse_id}",
+            )
+        return row
 
     async def stop(
         self, session: str, charger: str, meter_stop_wh: int, receipts: Sequence[bytes]
@@ -371,6 +435,18 @@ class ChargePointOperator:
                     "currency": row.tariff["currency"],
                     "total_cost": decimal(cost_cents),
                     "receipts": row.receipts,
+                    # OCPI names an operator by these two (CDR, country_code and party_id).
+                    "country_code": (self.party.config.scope_id or "")[:2],
+                    "party_id": (self.party.config.scope_id or "")[2:],
+                    **(
+                        {
+                            "offline": True,
+                            "tariff": row.tariff,
+                            "certificate_fingerprint": row.certificate,
+                        }
+                        if row.offline
+                        else {}
+                    ),
                 },
             )
             state = answer.read(answers.RecordState)

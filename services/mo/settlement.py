@@ -22,7 +22,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from pki.identifiers import EVSEID, IdentifierError
+from pki.identifiers import EMAID, EVSEID, IdentifierError
 from services.common.auth import Caller
 from services.common.certificates import from_pem
 from services.common.errors import Refusal, wrong_identifier
@@ -76,6 +76,12 @@ class ChargeDetailRecord:
     currency: str
     cost_cents: int
     receipts: tuple[bytes, ...]
+    party: str = ""
+    """Whose record it is, country code and party id; empty where it does not say."""
+    offline: bool = False
+    """Begun without our word; then under this tariff, with this contract certificate."""
+    tariff: Tariff | None = None
+    certificate: str | None = None
 
     @property
     def energy_wh(self) -> int:
@@ -233,9 +239,15 @@ class Settlement:
         Refusal 404 when no authorization was given, 409 when it, the record's id or the
         session is settled already by another record.
         """
-        authorization = await self.party.database.read(
-            lambda session: session.get(AuthorizationRow, cdr.authorization)
-        )
+        if cdr.party:
+            caller.must_own(cdr.party, f"the record {cdr.id}")
+        authorization: AuthorizationRow | None
+        if cdr.offline:
+            authorization = self._as_if_authorized(cdr, caller)
+        else:
+            authorization = await self.party.database.read(
+                lambda session: session.get(AuthorizationRow, cdr.authorization)
+            )
         if authorization is None or authorization.cpo != caller.client:
             raise Refusal(
                 404,
@@ -257,6 +269,8 @@ class Settlement:
                 if authorization.fingerprint in (None, one.fingerprint)
             ],
         )
+        if cdr.offline and not objection:
+            objection = await self._offline_objection(cdr, contract)
         try:
             if objection:
                 return await self._dispute(cdr, contract, record, objection, caller)
@@ -267,6 +281,43 @@ class Settlement:
             if known is None:
                 raise
             return known
+
+    def _as_if_authorized(self, cdr: ChargeDetailRecord, caller: Caller) -> AuthorizationRow:
+        """What a promise would have said about a session that was begun offline; not kept.
+        Refusal 422 where the record does not tell it."""
+        if cdr.tariff is None or cdr.certificate is None:
+            raise Refusal(
+                422,
+                "offline_incomplete",
+                "offline: tariff and certificate_fingerprint are wanted with it",
+            )
+        try:
+            evse = EVSEID.parse(cdr.evse_id, strict=self.party.strict())
+        except IdentifierError as error:
+            raise wrong_identifier(error, "evse_id") from None
+        caller.must_own(evse.operator_id, f"the charging point {cdr.evse_id}")
+        return AuthorizationRow(
+            reference=cdr.authorization,
+            emaid=EMAID.parse(cdr.emaid, strict=False).normal,
+            cpo=caller.client,
+            evse_id=cdr.evse_id,
+            fingerprint=cdr.certificate,
+            tariff=cdr.tariff.as_dict(),
+            given_at=cdr.started_at,
+        )
+
+    async def _offline_objection(self, cdr: ChargeDetailRecord, contract: ContractRow) -> str:
+        """Why a session without our word is not paid; empty where it is."""
+        if self.party.config.policy["offline_sessions"] == "dispute":
+            return "it was begun without our word (offline_sessions=dispute)"
+        tariff = cdr.tariff
+        assert tariff is not None
+        decision = await self.party.database.read(
+            lambda session: self._decide(session, contract, cdr.certificate, tariff)
+        )
+        if decision.allowed == "ALLOWED":
+            return ""
+        return f"it was begun without our word, which had been no: {decision.reason}"
 
     async def _known(
         self, cdr: ChargeDetailRecord, contract: ContractRow, record: Any, caller: Caller
@@ -286,7 +337,8 @@ class Settlement:
 
         known, other = await self.party.database.read(query)
         if known is not None:
-            if known.record != record:
+            # What a record of an earlier version does not say, it does not deny.
+            if {key: record.get(key) for key in known.record} != known.record:
                 raise Refusal(409, "cdr_taken", f"id: {cdr.id} is another record's")
             return known
         if other is not None:

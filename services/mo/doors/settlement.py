@@ -11,7 +11,16 @@ from pydantic import BaseModel, Field, StringConstraints
 from services.common.auth import AdminCaller, Caller, allow
 from services.common.certificates import unb64
 from services.common.errors import REFUSALS
-from services.common.fields import Currency, Instant, Name, Price, ReceiptTexts, SessionId, Wh
+from services.common.fields import (
+    Currency,
+    Fingerprint,
+    Instant,
+    Name,
+    Price,
+    ReceiptTexts,
+    SessionId,
+    Wh,
+)
 from services.common.money import cents, decimal
 from services.ecosystem import Tariff
 from services.mo.service import MobilityOperator
@@ -73,6 +82,19 @@ class CdrBody(BaseModel):
     currency: Currency
     total_cost: Annotated[Decimal, Field(ge=0, le=10**9, decimal_places=2)]
     receipts: ReceiptTexts
+    country_code: Annotated[str, StringConstraints(pattern="^[A-Za-z]{2}$")] | None = Field(
+        default=None, examples=["DE"], description="With party_id: whose record it is (OCPI)."
+    )
+    party_id: Annotated[str, StringConstraints(pattern="^[A-Za-z0-9]{3}$")] | None = Field(
+        default=None, examples=["PLG"]
+    )
+    offline: bool = Field(
+        default=False,
+        description="It was begun without this operator's word, which did not answer; then the "
+        "tariff and the certificate that was shown are told here.",
+    )
+    tariff: TariffBody | None = Field(default=None, examples=[None])
+    certificate_fingerprint: Fingerprint | None = Field(default=None, examples=[None])
 
 
 class CdrStateBody(BaseModel):
@@ -142,8 +164,12 @@ async def receive(request: Request, body: CdrBody, caller: CpoCaller) -> CdrStat
             currency=body.currency,
             cost_cents=cents(body.total_cost),
             receipts=tuple(unb64(text, f"receipts[{i}]") for i, text in enumerate(body.receipts)),
+            party=f"{body.country_code or ''}{body.party_id or ''}".upper(),
+            offline=body.offline,
+            tariff=Tariff.from_dict(body.tariff.model_dump()) if body.tariff else None,
+            certificate=body.certificate_fingerprint,
         ),
-        body.model_dump(mode="json"),
+        body.model_dump(mode="json", exclude_defaults=True),
         caller,
     )
     return _state(row)
