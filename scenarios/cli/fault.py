@@ -145,7 +145,8 @@ def clear(
     if party is not None and fault is not None:
         chosen.party(party)
         _run(chosen, lambda lab: lab.call(party, "DELETE", f"/faults/{fault}"))
-        found, trouble = {party: {"cleared": 1}}, {}
+        found: dict[str, Any] = {party: {"cleared": 1}}
+        trouble: dict[str, str] = {}
     else:
         found, trouble = _everywhere(
             chosen, party, lambda lab, name: lab.call(name, "DELETE", "/faults")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from services.common.faults import About
@@ -61,4 +60,4 @@ async def answered(
         await asyncio.sleep(fault["seconds"])
         return answer
     other = bytes(byte ^ 0xFF for byte in answer.Header.SessionID)
-    return replace(answer, Header=replace(answer.Header, SessionID=other))
+    return answer.replace(Header=answer.Header.replace(SessionID=other))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pki.identifiers import EMAID
@@ -44,9 +43,8 @@ async def spoilt(session: EvccSession, stage: str, message: iso2.V2G_Message) ->
     if fault is None:
         return message
     if former is not None and fault.kind == "replayed-challenge":
-        return replace(
-            message,
-            Header=replace(message.Header, Signature=former.Header.Signature),
+        return message.replace(
+            Header=message.Header.replace(Signature=former.Header.Signature),
             Body=former.Body,
         )
     return _SPOILS[fault.kind](session, message, fault)
@@ -67,7 +65,7 @@ def _wrong_challenge(
 ) -> iso2.V2G_Message:
     body: Any = message.Body.BodyElement
     other = bytes(byte ^ 0xFF for byte in body.GenChallenge)
-    return _signed(session, message, replace(body, GenChallenge=other))
+    return _signed(session, message, body.replace(GenChallenge=other))
 
 
 def _bad_signature(
@@ -76,9 +74,9 @@ def _bad_signature(
     signature = message.Header.Signature
     assert signature is not None
     value = signature.SignatureValue.value
-    spoilt = replace(signature.SignatureValue, value=value[:-1] + bytes([value[-1] ^ 1]))
-    signature = replace(signature, SignatureValue=spoilt)
-    return replace(message, Header=replace(message.Header, Signature=signature))
+    spoilt = signature.SignatureValue.replace(value=value[:-1] + bytes([value[-1] ^ 1]))
+    signature = signature.replace(SignatureValue=spoilt)
+    return message.replace(Header=message.Header.replace(Signature=signature))
 
 
 def _other_key(session: EvccSession, message: iso2.V2G_Message, _fault: Fault) -> iso2.V2G_Message:
@@ -94,7 +92,7 @@ def _other_emaid(
     last = "1" if known.normal[-1] == "0" else "0"
     other = EMAID.with_check_digit(known.normal[:2], known.normal[2:5], known.normal[5:-1] + last)
     text = other.wire if known.check_digit else other.normal
-    return replace(message, Body=iso2.Body(replace(body, eMAID=text)))
+    return message.replace(Body=iso2.Body(body.replace(eMAID=text)))
 
 
 def _wrong_chain(
@@ -103,8 +101,8 @@ def _wrong_chain(
     assert session.contract is not None
     chain = [der_of(one) for one in (session.contract.chain[0], *session.car.chain[1:])]
     body: Any = message.Body.BodyElement
-    shown = replace(body, ContractSignatureCertChain=chain_element(chain))
-    return replace(message, Body=iso2.Body(shown))
+    shown = body.replace(ContractSignatureCertChain=chain_element(chain))
+    return message.replace(Body=iso2.Body(shown))
 
 
 def _receipt_tampered(
@@ -114,14 +112,14 @@ def _receipt_tampered(
     shown = body.MeterInfo.MeterReading
     # A reading is not negative: where there is too little to take away, it is added.
     other = shown + fault["wh"] if shown + fault["wh"] >= 0 else shown - fault["wh"]
-    meter = replace(body.MeterInfo, MeterReading=other)
-    return _signed(session, message, replace(body, MeterInfo=meter))
+    meter = body.MeterInfo.replace(MeterReading=other)
+    return _signed(session, message, body.replace(MeterInfo=meter))
 
 
 def _receipt_unsigned(
     _session: EvccSession, message: iso2.V2G_Message, _fault: Fault
 ) -> iso2.V2G_Message:
-    return replace(message, Header=replace(message.Header, Signature=None))
+    return message.replace(Header=message.Header.replace(Signature=None))
 
 
 _SPOILS: Mapping[str, Spoil] = {
@@ -146,6 +144,4 @@ def _signed(
         key or session.contract.key,
         session.garage.party.edition,
     )
-    return replace(
-        message, Header=replace(message.Header, Signature=signature), Body=iso2.Body(body)
-    )
+    return message.replace(Header=message.Header.replace(Signature=signature), Body=iso2.Body(body))
