@@ -81,7 +81,9 @@ class Succession:
     async def _is_due(self, own: OpenAuthority) -> bool:
         now, role = self.party.clock.now(), own.role
         ends = own.certificate.not_valid_after_utc
-        if own.valid_at(now) and ends - now >= renewed_below(self.party, role):
+        if not own.valid_at(now):
+            return True
+        if ends - now >= renewed_below(self.party, role):
             return False
         # It must be worth it: nothing outlives its issuer.
         above = await self._end_above(role)

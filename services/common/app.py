@@ -27,7 +27,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from . import auth
 from .doors import clients, clock, events, faults, trust
-from .errors import HANDLERS, DatabaseUnavailable, Refusal
+from .errors import HANDLERS, Refusal
 from .events import HOP_HEADER, RUN_HEADER, Event, readable, unit_of_work
 from .http_faults import Exchange
 from .jobs import Jobs

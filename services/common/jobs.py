@@ -33,6 +33,7 @@ Work = Callable[[], Awaitable[None]]
 # Seconds between two runs of a job, and between two looks at the clock.
 RUN_EVERY = 5.0
 LOOK_EVERY = 1.0
+MAX_UNTOLD = 100
 
 
 @dataclass(frozen=True)
@@ -76,12 +77,19 @@ class _Job:
         text = (inspect.getdoc(work) or "").split("\n\n")[0].replace("\n", " ")
         self.does = text.removeprefix("A round: ")
         self.due = asyncio.Event()
+        # What was done in the background and nobody has heard of yet.
+        self._untold: list[str] = []
         self._lock = f"job-{number}-{self.name}"
         self._one_at_a_time = asyncio.Lock()
 
+    def forget(self) -> None:
+        """Another time has begun: what was done before is of no interest."""
+        self._untold.clear()
+
     async def run(self, *, wait: bool) -> Report:
         """Run it once. Of several workers of the party one runs a job at a time; who does not
-        ``wait`` for the other leaves it at that."""
+        ``wait`` for the other leaves it at that, and is not told: the next one who waits hears
+        what was done meanwhile."""
         report = Report(self.name, self.does)
         async with (
             self._one_at_a_time,
@@ -105,6 +113,10 @@ class _Job:
                 waits(self.name, f"it failed: {error or type(error).__name__}")
             finally:
                 _report.reset(token)
+        self._untold += report.done
+        if wait:
+            report.done, self._untold = self._untold, []
+        del self._untold[:-MAX_UNTOLD]
         return report
 
 
@@ -130,7 +142,9 @@ class Jobs:
             raise Refusal(
                 503, "not_ready", f"{self.party.config.name} is still starting; see /healthz"
             )
-        self._moved()
+        if self._moved():
+            for job in self._jobs:
+                job.forget()
         return [await job.run(wait=True) for job in self._jobs]
 
     def _moved(self) -> bool:
@@ -145,6 +159,7 @@ class Jobs:
             await asyncio.sleep(LOOK_EVERY)
             if self._moved():
                 for job in self._jobs:
+                    job.forget()
                     job.due.set()
 
     async def _again_and_again(self, job: _Job) -> None:

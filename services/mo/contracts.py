@@ -300,7 +300,9 @@ class Contracts:
                 "encrypted_private_key": b64(found.encrypted_key),
                 "dh_public_key": b64(found.dh_public_key),
                 # A certificate that is expired or to come on purpose is signed as it is.
-                "any_time": row.valid_from is not None or row.valid_to is not None,
+                "any_time": row.valid_from is not None
+                or row.valid_to is not None
+                or bool(self.party.ecosystem.backdate),
                 "recipient": found.recipient,
                 "update": update,
             },

@@ -22,8 +22,8 @@ from datetime import datetime, timedelta
 from sqlalchemy.orm import Session
 
 from pki.identifiers import PCID
-from pki.issuing import validity_within
-from pki.profiles import Role, profile
+from pki.profiles import Role
+from services.ca.validity import validity
 from services.common.events import Event
 from services.common.party import Party
 from v2g.certificate_update import MOST_DAYS, NEVER, NEXT_TIME
@@ -220,9 +220,7 @@ class Renewals:
     def _lasts_longer(self, row: ContractRow, present: GenerationRow) -> bool:
         """Whether a certificate that is issued now would outlast the present one."""
         issuer = self.contracts.ca.authority(self.party.issuer(Role.CONTRACT) or Role.CONTRACT)
-        _, last = validity_within(
-            profile(Role.CONTRACT, self.party.edition), issuer.authority, self.party.clock.now()
-        )
+        last = validity(self.party, Role.CONTRACT, issuer.certificate).last
         gain = min(WORTH_IT, (present.not_after - present.issued_at) / 4)
         return self._end(row, last) >= present.not_after + max(gain, timedelta(seconds=1))
 
