@@ -45,6 +45,9 @@ COMMON = {
     "GET /healthz": PUBLIC,
     "GET /events": ANY,
     "GET /events/stream": ANY,
+    "GET /clock": ANY,
+    "PUT /clock": ADMIN,
+    "POST /jobs/run": ADMIN,
     "GET /fault-kinds": ADMIN,
     "GET /faults": ADMIN,
     "POST /faults": ADMIN,
@@ -58,6 +61,9 @@ CA = {
     "GET /crl/{role}": PUBLIC,
     "GET /certificates": ADMIN,
     "POST /revocations": ADMIN,
+    "POST /authorities/{role}/rollover": ADMIN,
+    "POST /authorities/{role}/publish": ADMIN,
+    "DELETE /authorities/{role}/key": ADMIN,
 }
 ROLES: dict[str, dict[str, Any]] = {
     "v2g-root": {
