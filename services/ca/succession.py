@@ -162,6 +162,15 @@ class Succession:
             await self.publish(made[0])
         return RolledOver(made, published)
 
+    async def remake_below(self, role: Role) -> list[OpenAuthority]:
+        """New authorities below ``role``, from the top down: what stands above them is new."""
+        async with self.party.database.alone("succession", wait=True):
+            await self.ca.look()
+            return [
+                await self._follow(self.ca.authority(below), "rolled over")
+                for below in self._below(role)
+            ]
+
     def _below(self, role: Role) -> list[Role]:
         """This party's roles whose chain goes through ``role``, from the top down."""
         found = {role}

@@ -26,7 +26,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from .clock import real_time
@@ -150,6 +150,11 @@ class Event:
         """When what it tells began, seconds by the machine's clock."""
         return self.real - (self.milliseconds or 0.0) / 1000
 
+    @property
+    def began_at(self) -> datetime | None:
+        """When what it tells began, ecosystem time; ``at`` is when it was over."""
+        return self.at and self.at - timedelta(milliseconds=self.milliseconds or 0.0)
+
     def as_dict(self) -> dict[str, Any]:
         """JSON: bytes as base64, instants as ISO 8601."""
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
@@ -201,6 +206,8 @@ def redacted(value: Any, _depth: int = 0) -> Any:
     What comes out can be written as JSON everywhere, whatever somebody sent: numbers that
     JSON does not have become text, lone surrogates and NUL are escaped, depth is bounded.
     """
+    if isinstance(value, str) and "PRIVATE KEY-----" in value:
+        return "(redacted)"
     if isinstance(value, str):
         return _without_secrets(value)
     if isinstance(value, bytes):

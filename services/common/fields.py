@@ -50,6 +50,18 @@ CertificateText = Annotated[
 ]
 """A certificate: base64 of its DER encoding, or PEM."""
 
+CertificateTexts = Annotated[
+    list[CertificateText], Field(max_length=8, examples=[[examples.SUB_CA_2, examples.SUB_CA_1]])
+]
+"""Certificates: each base64 of DER, or PEM, of which one text may hold several."""
+
+KeyText = Annotated[str, StringConstraints(min_length=1, max_length=32_000)]
+"""A private key: PEM, or base64 of DER or PKCS#12. Its field is called ``private_key``, so that
+no event tells it."""
+
+Password = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+"""What opens a private key. Its field is called ``password``, so that no event tells it."""
+
 RequestText = Annotated[
     str, StringConstraints(max_length=16_000), Field(examples=[examples.REQUEST])
 ]

@@ -24,6 +24,8 @@ from cryptography.hazmat.primitives.serialization.pkcs12 import load_pkcs12
 from pki.keys import KeyFormatError, SoftwareKey
 from pki.names import readable
 
+from .errors import Refusal
+
 # More than any chain with a key needs; a bound on what is parsed at all.
 MAX_FILE = 256 * 1024
 MAX_CERTIFICATES = 16
@@ -61,6 +63,30 @@ def read_material(raw: bytes, name: str, password: bytes | None = None) -> Mater
     for certificate in found.certificates:
         _must_be_usable(certificate, name)
     return Material(in_order(found.certificates), found.keys)
+
+
+def read_texts(
+    certificates: Sequence[str], private_key: str | None, password: str | None
+) -> Material:
+    """What somebody sent as texts (PEM or base64); Refusal 422 names the field."""
+    secret = password.encode() if password is not None else None
+    found: list[x509.Certificate] = []
+    keys: list[SoftwareKey] = []
+    named = [(f"certificates[{i}]", text) for i, text in enumerate(certificates)]
+    if private_key is not None:
+        named.append(("private_key", private_key))
+    for name, text in named:
+        try:
+            material = read_material(text.encode(), name, secret)
+        except MaterialError as error:
+            raise Refusal(422, "not_readable", str(error)) from None
+        if material.keys and name != "private_key":
+            raise Refusal(
+                422, "key_in_certificates", f"{name}: a private key belongs into private_key"
+            )
+        found += material.certificates
+        keys += material.keys
+    return Material(in_order(found), tuple(keys))
 
 
 def in_order(certificates: Sequence[x509.Certificate]) -> tuple[x509.Certificate, ...]:
