@@ -310,7 +310,7 @@ KINDS: Mapping[str, Kind] = {
         ("mo",),
         "authorization",
         "says no to a contract that may charge",
-        "the AuthorizationRes of the code: FAILED, FAILED_ContractCanceled ...",
+        "the AuthorizationRes of the code: FAILED, FAILED_ContractCanceled",
         (*_CONTRACT, "caller"),
         {
             "code": _choice(

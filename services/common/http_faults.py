@@ -23,6 +23,7 @@ from starlette.types import Message, Receive, Scope
 from pki.names import common_name
 from v2g import exi
 from v2g.certificate_installation import WrongMessage, read_request
+from v2g.certificate_update import read_update_request
 
 from .errors import Refusal
 from .faults import About, Fault
@@ -142,7 +143,7 @@ def about(party: Party, scope: Scope, body: bytes) -> dict[str, About]:
         "path": f"{scope['method']} {scope['path']}",
         "caller": caller,
         "pcid": [*segments, *found.get("pcid", ()), *_car(found)],
-        "emaid": [*segments, *found.get("emaid", ())],
+        "emaid": [*segments, *found.get("emaid", ()), *_contract(found)],
         "charger": [
             *segments,
             *found.get("charger", ()),
@@ -170,6 +171,16 @@ def _car(found: Mapping[str, Sequence[str]]) -> list[str]:
             request = read_request(base64.b64decode(text))
             certificate = x509.load_der_x509_certificate(request.provisioning_certificate)
             return [common_name(certificate.subject)]
+        except (ValueError, exi.EXIError, WrongMessage):
+            return []
+    return []
+
+
+def _contract(found: Mapping[str, Sequence[str]]) -> list[str]:
+    """Of which contract a CertificateUpdateReq in a body is."""
+    for text in found.get("certificate_update_req", ()):
+        try:
+            return [read_update_request(base64.b64decode(text)).emaid]
         except (ValueError, exi.EXIError, WrongMessage):
             return []
     return []

@@ -187,7 +187,7 @@ def _tables(path: Path) -> dict[str, tuple[int, str]]:
     try:
         names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
         for (table,) in names.fetchall():
-            if table == "events":
+            if table in ("events", "event_marks"):
                 continue
             rows = connection.execute(f'SELECT * FROM "{table}"').fetchall()
             found[table] = (len(rows), hashlib.sha256(repr(rows).encode()).hexdigest())
