@@ -76,7 +76,7 @@ class UpdateRequest:
         )
 
 
-def build_request(
+def build_update_request(
     session_id: bytes,
     emaid: str,
     contract_chain: Sequence[x509.Certificate],
@@ -102,7 +102,7 @@ def build_request(
     )
 
 
-def read_request(data: bytes) -> UpdateRequest:
+def read_update_request(data: bytes) -> UpdateRequest:
     """An EXI document as a CertificateUpdateReq.
 
     Raises EXIError when it is no message, WrongMessage when it is another one.
@@ -169,8 +169,8 @@ class UpdateResponse:
         )
 
 
-def read_response(data: bytes) -> UpdateResponse:
-    """An EXI document as a CertificateUpdateRes; raises like :func:`read_request`."""
+def read_update_response(data: bytes) -> UpdateResponse:
+    """An EXI document as a CertificateUpdateRes; raises like :func:`read_update_request`."""
     message = exi.decode(iso2.SCHEMA, data)
     body = message.Body.BodyElement
     if not isinstance(body, iso2.CertificateUpdateRes):

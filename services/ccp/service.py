@@ -57,10 +57,10 @@ from v2g.certificate_update import (
     UpdateRequest,
     UpdateResponse,
     failed_update,
+    read_update_request,
+    read_update_response,
     update_response,
 )
-from v2g.certificate_update import read_request as read_update_request
-from v2g.certificate_update import read_response as read_update_response
 from v2g.messages import iso2
 from v2g.signature import SignatureError
 

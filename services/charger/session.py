@@ -31,8 +31,7 @@ from v2g.certificate_installation import (
     failed_response,
     read_response,
 )
-from v2g.certificate_update import NEXT_TIME
-from v2g.certificate_update import read_response as read_update_response
+from v2g.certificate_update import NEXT_TIME, read_update_response
 from v2g.messages import iso2, sap
 from v2g.signature import SignatureError, verify
 from v2g.v2gtp import V2GTPError

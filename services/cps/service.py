@@ -45,8 +45,7 @@ from services.common.judging import Judge
 from services.common.party import Party
 from v2g import exi
 from v2g.certificate_installation import NO_SESSION, ContractData, read_response
-from v2g.certificate_update import read_response as read_update_response
-from v2g.certificate_update import update_response
+from v2g.certificate_update import read_update_response, update_response
 from v2g.messages import iso2
 
 from .store import REFUSED, SIGNED, SIGNED_AGAIN, STORED, SignedRow, SignerRow

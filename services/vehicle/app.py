@@ -8,7 +8,7 @@ from services.common.app import build_app
 from services.common.party import Party
 from services.ecosystem import Ecosystem
 
-from .doors import control, life, trust
+from .doors import control, importing, life, trust
 from .service import Garage
 from .store import TABLES
 
@@ -20,7 +20,7 @@ def create(ecosystem: Ecosystem, name: str) -> FastAPI:
         party,
         description="Vehicles: ISO 15118-2 on the cable, keys and contracts inside.",
         service=service,
-        doors=(trust.router, life.router, control.router),
+        doors=(importing.router, trust.router, life.router, control.router),
         prepare=service.prepare,
         rounds=(service.resume, service.life.resume, service.stores.renew_daily),
     )

@@ -34,9 +34,7 @@ from v2g.certificate_installation import (
     chain_element,
     read_response,
 )
-from v2g.certificate_update import UpdateResponse
-from v2g.certificate_update import build_request as build_update_request
-from v2g.certificate_update import read_response as read_update_response
+from v2g.certificate_update import UpdateResponse, build_update_request, read_update_response
 from v2g.messages import iso2, sap
 from v2g.signature import SignatureError, sign
 

@@ -81,23 +81,25 @@ class Garage:
             lambda row: f"a car of {row.oem}",
         )
 
-    async def build(self, oem: str | None, pcid: str | None) -> CarRow:
-        """A new car: its key is made in it, its maker certifies it, the V2G roots of the day
+    async def build(
+        self, oem: str | None, pcid: str | None, key: SoftwareKey | None = None
+    ) -> CarRow:
+        """A new car: its key is made in it (or was brought), its maker certifies it, the V2G roots of the day
         are put into it.
 
         The key is written down before anybody else hears of it. Where the maker's answer is
         lost, asking for the same PCID again goes on with the same key, and a later round
         completes the car anyhow.
         """
-        row = await self._order(self._oem(oem), pcid)
+        row = await self._order(self._oem(oem), pcid, key)
         self._under_way.add(row.id)
         try:
             return await self._complete(row)
         finally:
             self._under_way.discard(row.id)
 
-    async def _order(self, oem: str, pcid: str | None) -> PendingRow:
-        key = SoftwareKey.generate(self.party.edition)
+    async def _order(self, oem: str, pcid: str | None, brought: SoftwareKey | None) -> PendingRow:
+        key = brought or SoftwareKey.generate(self.party.edition)
         csr = b64(certificate_request(Subject(common_name=pcid or "new car"), key))
 
         def order(session: Session) -> PendingRow:
