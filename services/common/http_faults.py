@@ -23,7 +23,7 @@ from starlette.types import Message, Receive, Scope
 from pki.names import common_name
 from v2g import exi
 from v2g.certificate_installation import WrongMessage, read_request
-from v2g.certificate_update import read_request as read_update_request
+from v2g.certificate_update import read_update_request
 
 from .errors import Refusal
 from .faults import About, Fault
