@@ -26,7 +26,7 @@ from sqlalchemy.exc import DBAPIError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from . import auth
-from .doors import clients, clock, events, faults, trust
+from .doors import clients, clock, events, faults, intermediates, trust
 from .errors import HANDLERS, Refusal
 from .events import HOP_HEADER, RUN_HEADER, Event, readable, unit_of_work
 from .http_faults import Exchange
@@ -337,7 +337,8 @@ def build_app(
     due = (*rounds, *(keeper.renew_daily for keeper in party.keepers.values()))
     app.state.jobs = Jobs(party, due, app.state.preparation.ready)
     stores = (trust.router_of(name, keeper.readers) for name, keeper in party.keepers.items())
-    for door in (*doors, *stores, *COMMON_DOORS):
+    judges = (intermediates.router,) if "trust-store" in party.keepers else ()
+    for door in (*doors, *stores, *judges, *COMMON_DOORS):
         app.include_router(door)
     app.add_middleware(Envelope, party=party)
     return app

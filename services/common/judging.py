@@ -32,6 +32,7 @@ from pki.trust import Holder, TrustStore
 from .certificates import der_of, fingerprint
 from .errors import PartyUnreachable, Refusal
 from .events import Event
+from .intermediates import Intermediates
 from .party import Party
 from .trust_stores import Keeper, Offer, pool
 
@@ -57,9 +58,7 @@ _UNANCHORED = ("chain.unknown-anchor", "chain.no-anchors", "chain.incomplete", "
 class Judge:
     """A party's judgement over other parties' certificates."""
 
-    def __init__(
-        self, party: Party, supply: Callable[[], Awaitable[Offer]] | None = None
-    ) -> None:
+    def __init__(self, party: Party, supply: Callable[[], Awaitable[Offer]] | None = None) -> None:
         """``supply`` is where the anchors come from; without one, the root pool."""
         self.party = party
         holder = HOLDERS[party.config.kind]
@@ -71,6 +70,7 @@ class Judge:
             party.config.policy["anchors"],
         )
         self._recent: dict[tuple[str, int], tuple[float, asyncio.Future[bytes | None]]] = {}
+        self.intermediates = Intermediates(party)
         party.keepers["trust-store"] = self.keeper
 
     @property
@@ -99,6 +99,10 @@ class Judge:
         """
         await self.keeper.current()
         found = await self._judge(leaf, intermediates, role, identifier, revocation, at)
+        if unanchored(found) and (known := await self.intermediates.all()):
+            # It may have come without its sub-CAs, and somebody brought them.
+            intermediates = (*intermediates, *known)
+            found = await self._judge(leaf, intermediates, role, identifier, revocation, at)
         if unanchored(found) and await self.keeper.look_again():
             found = await self._judge(leaf, intermediates, role, identifier, revocation, at)
         self.party.recorder.record(

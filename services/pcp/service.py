@@ -54,7 +54,7 @@ class ProvisioningPool:
         if known is not None and known.fingerprint != replaces:
             raise _taken(pcid)
         async with self.party.turns:
-            await self.judge.require(
+            verdict = await self.judge.require(
                 certificate,
                 issuers,
                 role=Role.OEM_PROVISIONING,
@@ -67,7 +67,8 @@ class ProvisioningPool:
             wmi=pcid.wmi,
             fingerprint=mark,
             certificate=der_of(certificate),
-            issuers=pem(issuers),
+            # As they were judged: they may have come in another order, or not at all.
+            issuers=pem(step.certificate for step in verdict.path[1:-1]),
             registered_by=caller.client,
             registered_at=self.party.clock.now(),
         )

@@ -84,8 +84,8 @@ class Garage:
     async def build(
         self, oem: str | None, pcid: str | None, key: SoftwareKey | None = None
     ) -> CarRow:
-        """A new car: its key is made in it (or was brought), its maker certifies it, the V2G roots of the day
-        are put into it.
+        """A new car: its key is made in it (or is ``key``, which was brought), its maker
+        certifies it, the V2G roots of the day are put into it.
 
         The key is written down before anybody else hears of it. Where the maker's answer is
         lost, asking for the same PCID again goes on with the same key, and a later round

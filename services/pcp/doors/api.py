@@ -25,7 +25,10 @@ class RegisterBody(BaseModel):
 
     certificate: CertificateText = Field(description="base64 DER, or PEM; its CN is the PCID.")
     issuers: list[CertificateText] = Field(
-        description="The sub-CAs above it, lowest first.", min_length=1, max_length=4
+        default_factory=list,
+        description="The sub-CAs above it, lowest first; known ones may be left out "
+        "(/intermediates).",
+        max_length=4,
     )
     replaces: Fingerprint | None = Field(
         default=None,
