@@ -77,14 +77,11 @@ class _Job:
         text = (inspect.getdoc(work) or "").split("\n\n")[0].replace("\n", " ")
         self.does = text.removeprefix("A round: ")
         self.due = asyncio.Event()
-        # What was done in the background and nobody has heard of yet.
-        self._untold: list[str] = []
+        # What was done in the background and nobody has heard of yet, each with the clock's
+        # count of moves: what was done in another time is of no interest.
+        self._untold: list[tuple[int, str]] = []
         self._lock = f"job-{number}-{self.name}"
         self._one_at_a_time = asyncio.Lock()
-
-    def forget(self) -> None:
-        """Another time has begun: what was done before is of no interest."""
-        self._untold.clear()
 
     async def run(self, *, wait: bool) -> Report:
         """Run it once. Of several workers of the party one runs a job at a time; who does not
@@ -113,9 +110,11 @@ class _Job:
                 waits(self.name, f"it failed: {error or type(error).__name__}")
             finally:
                 _report.reset(token)
-        self._untold += report.done
+        moves = self.party.clock.moves
+        self._untold += [(moves, what) for what in report.done]
         if wait:
-            report.done, self._untold = self._untold, []
+            report.done = [what for moved, what in self._untold if moved == moves]
+            self._untold = []
         del self._untold[:-MAX_UNTOLD]
         return report
 
@@ -142,9 +141,7 @@ class Jobs:
             raise Refusal(
                 503, "not_ready", f"{self.party.config.name} is still starting; see /healthz"
             )
-        if self._moved():
-            for job in self._jobs:
-                job.forget()
+        self._moved()
         return [await job.run(wait=True) for job in self._jobs]
 
     def _moved(self) -> bool:
@@ -159,7 +156,6 @@ class Jobs:
             await asyncio.sleep(LOOK_EVERY)
             if self._moved():
                 for job in self._jobs:
-                    job.forget()
                     job.due.set()
 
     async def _again_and_again(self, job: _Job) -> None:
