@@ -28,6 +28,7 @@ from pki.profiles import Role, profile
 from pki.trust import TRUST_MODELS, TrustModel
 
 from .common.clock import DurationError, duration, duration_text
+from .common.material import Material, MaterialError, read_files
 from .common.problems import WrongUseError
 from .common.toml_reading import did_you_mean, located
 
@@ -248,6 +249,23 @@ class CarConfig:
 
 
 @dataclass(frozen=True)
+class BringConfig:
+    """Something of one's own that is taken up at the start: a root, a sub-CA, a car, a party
+    that runs elsewhere. ``values`` are its other keys; files by their whole path."""
+
+    kind: str
+    values: Mapping[str, str] = field(default_factory=dict)
+
+    def material(self) -> Material:
+        """What its files hold. EcosystemError names the file."""
+        return read_files(
+            Path(self.values["file"]),
+            Path(self.values["key_file"]) if "key_file" in self.values else None,
+            self.values.get("password"),
+        )
+
+
+@dataclass(frozen=True)
 class PartyConfig:
     """One party's entry."""
 
@@ -289,6 +307,7 @@ class Ecosystem:
     parties: Mapping[str, PartyConfig]
     clients: tuple[Client, ...]
     cars: tuple[CarConfig, ...] = ()
+    bring: tuple[BringConfig, ...] = ()
     clock_offset: timedelta = timedelta()
     # How much earlier than now certificates begin, and lives that are not the profiles'.
     backdate: timedelta = timedelta()
@@ -323,6 +342,16 @@ class Ecosystem:
             *(
                 Client(party.name, party_secret(party.name), party.kind, party.scope_id)
                 for party in self.parties.values()
+            ),
+            *(
+                Client(
+                    one.values["name"],
+                    one.values.get("secret", party_secret(one.values["name"])),
+                    one.values["role"],
+                    one.values.get("identifier"),
+                )
+                for one in self.bring
+                if one.kind == "party"
             ),
         ]
 
@@ -403,11 +432,16 @@ def load(path: Path | None = None, *, data: Path | None = None) -> Ecosystem:
         text = path.read_text(encoding="utf-8") if path else default_text()
     except (OSError, UnicodeDecodeError) as error:
         raise EcosystemError(f"{where}: {error}") from None
-    return from_text(text, where, data=data)
+    return from_text(text, where, data=data, folder=path.parent if path else Path())
 
 
-def from_text(text: str, where: str, *, data: Path | None = None) -> Ecosystem:
-    """Read the text of an ecosystem file; every problem is named with ``where``, line and key."""
+def from_text(
+    text: str, where: str, *, data: Path | None = None, folder: Path = Path()
+) -> Ecosystem:
+    """Read the text of an ecosystem file; every problem is named with ``where``, line and key.
+
+    Files that it names lie in ``folder``.
+    """
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -417,14 +451,18 @@ def from_text(text: str, where: str, *, data: Path | None = None) -> Ecosystem:
     except RecursionError:
         raise EcosystemError(f"{where}: tables and arrays lie too deep in each other") from None
     try:
-        return from_document(document, where, data=data)
+        return from_document(document, where, data=data, folder=folder)
     except EcosystemError as error:
         problems = (located(one, where, text, document) for one in error.problems)
         raise EcosystemError(*problems) from None
 
 
 def from_document(
-    document: Mapping[str, Any], where: str = "ecosystem", *, data: Path | None = None
+    document: Mapping[str, Any],
+    where: str = "ecosystem",
+    *,
+    data: Path | None = None,
+    folder: Path = Path(),
 ) -> Ecosystem:
     """Check a parsed ecosystem file and make it one value."""
     problems = _Problems()
@@ -443,7 +481,7 @@ def from_document(
             chosen_edition = edition(_text(head, "edition", "[ecosystem]", "iso15118-2"))
         except (KeyError, ValueError) as error:
             raise EcosystemError(f"[ecosystem] edition: {error}") from None
-        folder = data or Path(_text(head, "data", "[ecosystem]", "pnclab-data"))
+        data_folder = data or Path(_text(head, "data", "[ecosystem]", "pnclab-data"))
         shared = _database(head, "[ecosystem]") if "database" in head else None
         if shared is not None and shared.startswith("sqlite"):
             raise EcosystemError("[ecosystem] database: one SQLite file is not for all; see data")
@@ -456,7 +494,7 @@ def from_document(
             raise EcosystemError(f"{where}: there is no [[party]]")
         for number, entry in enumerate(_tables(document, "party", where), 1):
             with problems.collect():
-                party = _party(entry, number, folder, shared)
+                party = _party(entry, number, data_folder, shared)
                 if party.name in parties:
                     raise EcosystemError(f"[[party]] {number} name: {party.name!r} is taken")
                 parties[party.name] = party
@@ -488,16 +526,23 @@ def from_document(
                                 f"[[car]] {number} {key}: {getattr(car, key)!r} is taken"
                             )
                 cars[car.name] = car
+    brought = []
+    with problems.collect():
+        for number, entry in enumerate(_tables(document, "bring", where), 1):
+            with problems.collect():
+                brought.append(_bring(entry, number, resolved, folder))
+    _check_brought(brought, resolved, problems)
     problems.end()
     return Ecosystem(
         name=_text(head, "name", "[ecosystem]", "pnclab"),
         edition=chosen_edition,
         trust_model=TRUST_MODELS[trust_name],
         country=_shaped(head, "country", "[ecosystem]", "DE"),
-        data=folder,
+        data=data_folder,
         parties=resolved,
         clients=tuple(clients.values()),
         cars=tuple(cars.values()),
+        bring=tuple(brought),
         clock_offset=_offset(head.get("clock_offset", 0)),
         backdate=backdate(_text(head, "backdate", "[ecosystem]", "0s"), "[ecosystem] backdate"),
         lifetimes=_lifetimes(document.get("lifetimes", {}), chosen_edition),
@@ -561,6 +606,9 @@ def to_document(ecosystem: Ecosystem) -> str:
     for car in ecosystem.cars:
         lines += ["", "[[car]]"]
         lines += [f"{key} = {_quoted(value)}" for key, value in vars(car).items()]
+    for one in ecosystem.bring:
+        lines += ["", "[[bring]]", f"kind = {_quoted(one.kind)}"]
+        lines += [f"{key} = {_quoted(value)}" for key, value in one.values.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -735,6 +783,122 @@ def _car(entry: Mapping[str, Any], number: int, parties: Mapping[str, PartyConfi
             f"{parties[oem].scope_id}"
         )
     return CarConfig(_text(entry, "name", where, pcid), pcid, oem, garage)
+
+
+# What can be brought -> the keys that it must have, and those that it may have.
+BRING: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "root": (("file", "type"), ()),
+    "sub-ca": (("file",), ("key_file", "password", "party", "role")),
+    "party": (("name", "role"), ("identifier", "organisation", "secret")),
+    "car": (("file",), ("key_file", "password", "garage")),
+}
+_CA_PARTIES = ("v2g-root", "oem", "mo")
+
+
+def _bring(
+    entry: Mapping[str, Any], number: int, parties: Mapping[str, PartyConfig], folder: Path
+) -> BringConfig:
+    where = f"[[bring]] {number}"
+    kind = _text(entry, "kind", where)
+    if kind not in BRING:
+        raise EcosystemError(
+            f"{where} kind: {kind!r} is none of {', '.join(BRING)}{did_you_mean(kind, BRING)}"
+        )
+    needed, possible = BRING[kind]
+    _known(entry, {"kind", *needed, *possible}, where)
+    values = {key: _text(entry, key, where) for key in needed}
+    values |= {key: _text(entry, key, where) for key in possible if key in entry}
+    for key in ("file", "key_file"):
+        if key in values:
+            values[key] = str((folder / values[key]).absolute())
+    brought = BringConfig(kind, values)
+    if kind == "party":
+        _check_brought_party(values, where, parties)
+        return brought
+    _check_material(brought, where)
+    if kind == "root" and values["type"] not in ("V2G", "OEM", "MO"):
+        raise EcosystemError(f"{where} type: {values['type']!r} is none of V2G, OEM, MO")
+    if kind == "sub-ca" and brought.material().keys:
+        for key in ("party", "role"):
+            _text(values, key, where)
+        party = parties.get(values["party"])
+        if party is None or party.kind not in _CA_PARTIES:
+            there_are = [one.name for one in parties.values() if one.kind in _CA_PARTIES]
+            raise EcosystemError(
+                f"{where} party: {values['party']!r} has no CA; there are: {', '.join(there_are)}"
+                f"{did_you_mean(values['party'], there_are)}"
+            )
+        if values["role"] not in set(Role) or not Role(values["role"]).is_ca:
+            raise EcosystemError(
+                f"{where} role: {values['role']!r} is none of "
+                f"{', '.join(role for role in Role if role.is_ca)}"
+            )
+    garages = [party.name for party in parties.values() if party.kind == "vehicle"]
+    if kind == "car" and brought.material().keys and "garage" not in values and len(garages) != 1:
+        raise EcosystemError(f"{where} garage: is missing; name one of {', '.join(garages)}")
+    if "garage" in values and getattr(parties.get(values["garage"]), "kind", "") != "vehicle":
+        raise EcosystemError(f"{where} garage: {values['garage']!r} is no vehicle party")
+    return brought
+
+
+def _check_material(brought: BringConfig, where: str) -> None:
+    try:
+        material = brought.material()
+    except (MaterialError, OSError) as error:
+        raise EcosystemError(f"{where} file: {error}") from None
+    if not material.certificates:
+        raise EcosystemError(f"{where} file: {brought.values['file']}: no certificate is in it")
+    if "key_file" not in brought.values:
+        return
+    keys = [key.public_key for key in material.keys]
+    if not any(one.public_key() in keys for one in material.certificates):
+        raise EcosystemError(
+            f"{where} key_file: {brought.values['key_file']}: no key of these certificates is in it"
+        )
+
+
+def _check_brought_party(
+    values: Mapping[str, str], where: str, parties: Mapping[str, PartyConfig]
+) -> None:
+    if values["role"] not in KINDS:
+        raise EcosystemError(
+            f"{where} role: {values['role']!r} is none of {', '.join(KINDS)}"
+            f"{did_you_mean(values['role'], KINDS)}"
+        )
+    if values["name"] in parties:
+        raise EcosystemError(f"{where} name: {values['name']!r} is a party of this ecosystem")
+    key = SCOPE_FIELDS.get(values["role"])
+    if key is None and "identifier" in values:
+        raise EcosystemError(f"{where} identifier: a {values['role']} has none")
+    if key is not None:
+        wanted = shape_of(key, _text(values, "identifier", where))
+        if wanted is not None:
+            raise EcosystemError(
+                f"{where} identifier: {values['identifier']!r} has another form: {wanted}"
+            )
+
+
+def _check_brought(
+    brought: Sequence[BringConfig], parties: Mapping[str, PartyConfig], problems: _Problems
+) -> None:
+    """Nobody who runs elsewhere is called as somebody else is."""
+    seen: dict[tuple[str, str], str] = {
+        (party.kind, party.scope_id): party.name for party in parties.values() if party.scope_id
+    }
+    for number, one in enumerate(brought, 1):
+        if one.kind != "party":
+            continue
+        marks = [("name", "", one.values["name"])]
+        if "identifier" in one.values:
+            marks.append(("identifier", one.values["role"], one.values["identifier"].upper()))
+        for key, role, value in marks:
+            with problems.collect():
+                if (role, value) in seen:
+                    raise EcosystemError(
+                        f"[[bring]] {number} {key}: {value!r} already belongs to "
+                        f"{seen[role, value]}"
+                    )
+            seen.setdefault((role, value), one.values["name"])
 
 
 def _flag(entry: Mapping[str, Any], key: str, where: str) -> bool:

@@ -22,6 +22,7 @@ from pki.chain import Anchor, RevocationPolicy, judge
 from pki.keys import SoftwareKey
 from pki.names import readable
 from pki.profiles import Role
+from services.common.bringing import brought, taking_up
 from services.common.certificates import der_of, fingerprint, pem, public_key
 from services.common.errors import Refusal
 from services.common.events import Event
@@ -70,6 +71,22 @@ async def bring_authority(
     if cascade and not kept.lost and known is None:
         below = await ca.succession.remake_below(role)
     return Imported(kept, tuple(below), new=True)
+
+
+async def take_up(ca: CertificateAuthority) -> None:
+    """The authorities that the ecosystem file brings to this party."""
+    for one in brought(ca.party.ecosystem, "sub-ca"):
+        if one.values.get("party") == ca.party.config.name:
+            with taking_up(one):
+                material = one.material()
+                role = Role(one.values["role"])
+                if role not in ca.roles:
+                    raise Refusal(
+                        422,
+                        "no_such_authority",
+                        f"role: {role} is none of {', '.join(own.value for own in ca.roles)}",
+                    )
+                await bring_authority(ca, role, material)
 
 
 def _what(role: Role, material: Material) -> tuple[x509.Certificate, SoftwareKey | None]:

@@ -29,6 +29,7 @@ from pki.profiles import Role
 from pki.revocation import ocsp_request
 from pki.trust import Holder, TrustStore
 
+from .bringing import ECOSYSTEM_FILE, brought, taking_up
 from .certificates import der_of, fingerprint
 from .errors import PartyUnreachable, Refusal
 from .events import Event
@@ -81,6 +82,11 @@ class Judge:
     async def prepare(self) -> None:
         """Have anchors to judge by; Refusal while there are none yet."""
         await self.keeper.prepare()
+        for one in brought(self.party.ecosystem, "sub-ca"):
+            with taking_up(one):
+                material = one.material()
+                if not material.keys:
+                    await self.intermediates.add(material.certificates, ECOSYSTEM_FILE.client)
 
     async def verdict(
         self,

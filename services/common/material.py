@@ -11,6 +11,7 @@ import binascii
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from cryptography import x509
@@ -63,6 +64,24 @@ def read_material(raw: bytes, name: str, password: bytes | None = None) -> Mater
     for certificate in found.certificates:
         _must_be_usable(certificate, name)
     return Material(in_order(found.certificates), found.keys)
+
+
+def read_files(file: Path, key_file: Path | None = None, password: str | None = None) -> Material:
+    """What lies in a file of certificates, and in one with their key; MaterialError."""
+    secret = password.encode() if password is not None else None
+    found: list[x509.Certificate] = []
+    keys: list[SoftwareKey] = []
+    for one in (file, key_file):
+        if one is None:
+            continue
+        try:
+            raw = one.read_bytes()
+        except OSError as error:
+            raise MaterialError(f"{one}: {error.strerror}") from None
+        material = read_material(raw, str(one), secret)
+        found += material.certificates
+        keys += material.keys
+    return Material(in_order(found), tuple(keys))
 
 
 def read_texts(

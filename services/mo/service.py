@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pki.profiles import Role
+from services.ca.importing import take_up
 from services.ca.service import CertificateAuthority
 from services.common.party import Party
 
@@ -36,3 +37,4 @@ class MobilityOperator:
         await self.ca.prepare()
         await self.ca.succession.publish_first()
         await self.contracts.judge.prepare()
+        await take_up(self.ca)

@@ -21,6 +21,7 @@ from pki.names import Subject
 from pki.policy import Application
 from pki.profiles import Role
 from pki.trust import Holder
+from services.ca.importing import take_up
 from services.ca.service import NOT_ISSUED, CertificateAuthority, Issued, role_domain
 from services.common.certificates import (
     b64,
@@ -64,6 +65,7 @@ class VehicleMaker:
     async def prepare(self) -> None:
         await self.ca.prepare()
         await self.ca.succession.publish_first()
+        await take_up(self.ca)
         await self.over_the_air.prepare()
 
     async def resume(self) -> None:

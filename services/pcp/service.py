@@ -15,6 +15,7 @@ from pki.identifiers import PCID, IdentifierError
 from pki.names import common_name
 from pki.profiles import Role
 from services.common.auth import Caller
+from services.common.bringing import ECOSYSTEM_FILE, brought, taking_up
 from services.common.certificates import der_of, fingerprint, pem
 from services.common.errors import Refusal
 from services.common.events import Event
@@ -31,6 +32,10 @@ class ProvisioningPool:
 
     async def prepare(self) -> None:
         await self.judge.prepare()
+        for one in brought(self.party.ecosystem, "car"):
+            with taking_up(one):
+                leaf, *issuers = one.material().certificates
+                await self.register(leaf, issuers, ECOSYSTEM_FILE)
 
     async def register(
         self,

@@ -7,10 +7,12 @@ from sqlalchemy.orm import Session
 
 from pki.names import readable
 from services.common.auth import Caller
+from services.common.bringing import ECOSYSTEM_FILE, brought, taking_up
 from services.common.certificates import der_of, fingerprint
 from services.common.errors import Refusal
 from services.common.events import Event
 from services.common.party import Party
+from services.common.trust_stores import must_be_root
 
 from .store import RootRow, roots
 
@@ -23,7 +25,13 @@ class RootPool:
         self.party = party
 
     async def prepare(self) -> None:
-        """Nothing: the roots are brought by those whose they are."""
+        """The roots are brought by those whose they are; some by the ecosystem file."""
+        known = {row.fingerprint for row in await self.list(None)}
+        for one in brought(self.party.ecosystem, "root"):
+            with taking_up(one):
+                for certificate in one.material().certificates:
+                    if fingerprint(certificate) not in known:
+                        await self.publish(one.values["type"], certificate, ECOSYSTEM_FILE)
 
     async def publish(
         self, root_type: str, certificate: x509.Certificate, caller: Caller
@@ -96,24 +104,7 @@ class RootPool:
                 "wrong_role",
                 f"a {root_type} root is published by a {TYPES[root_type]}, not by a {caller.role}",
             )
-        try:
-            certificate.verify_directly_issued_by(certificate)
-            is_ca = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-        except Exception as error:
-            raise Refusal(
-                422,
-                "not_a_root",
-                f"certificate: {readable(certificate.subject)} is no root: it is not signed by "
-                f"its own key, or says nothing about being a CA ({error})",
-            ) from None
-        if not is_ca:
-            raise Refusal(422, "not_a_root", "certificate: basicConstraints says that it is no CA")
-        if certificate.not_valid_after_utc <= self.party.clock.now():
-            raise Refusal(
-                422,
-                "expired",
-                f"certificate: this root expired at {certificate.not_valid_after_utc:%F %T}Z",
-            )
+        must_be_root(certificate, self.party.clock.now(), "certificate")
 
 
 def _unknown_type(root_type: str) -> Refusal:

@@ -22,6 +22,7 @@ from pki.policy import (
     normal,
 )
 from services.common.auth import Caller
+from services.common.bringing import ECOSYSTEM_FILE, brought
 from services.common.errors import Refusal, wrong_identifier
 from services.common.events import Event
 from services.common.party import Party
@@ -30,8 +31,6 @@ from services.common.registration import registration_of
 from services.ecosystem import KINDS, shape_of
 
 from .store import IdentifierRow, RegistrationRow, registry
-
-ECOSYSTEM_FILE = "the ecosystem file"
 
 
 class Registrations:
@@ -48,11 +47,22 @@ class Registrations:
             if config.kind != "v2g-root"
         ]
 
+        wanted += [
+            Registration(
+                one.values["name"],
+                one.values["role"],
+                one.values.get("organisation", one.values["name"]),
+                (one.values["identifier"].upper(),) if "identifier" in one.values else (),
+                now,
+            )
+            for one in brought(self.party.ecosystem, "party")
+        ]
+
         def keep(session: Session) -> None:
             known = registry(session)
             for one in wanted:
                 if session.get(RegistrationRow, one.party) is None:
-                    known = self._added(session, known, one, ECOSYSTEM_FILE)
+                    known = self._added(session, known, one, ECOSYSTEM_FILE.client)
 
         try:
             await self.party.database.write(keep)
@@ -171,7 +181,7 @@ class Registrations:
                     kind=new.known_by.value, value=value, party=new.party, since=new.since
                 )
             )
-        if who != ECOSYSTEM_FILE:
+        if who != ECOSYSTEM_FILE.client:
             summary = f"{new.party} is registered as {new.kind}: {', '.join(new.identifiers)}"
             told = self._told(who, "party registered", summary, new.party)
             self.party.database.tell(session, told)

@@ -6,6 +6,7 @@ from pki.issuing import CertificateRequest, CertificateRequestError, read_certif
 from pki.names import Subject
 from pki.policy import APPLICANTS, KNOWN_BY, Application, Registry
 from pki.profiles import Role
+from services.ca.importing import take_up
 from services.ca.service import CertificateAuthority, Issued, role_domain
 from services.common.auth import Caller
 from services.common.certificates import public_key_digest
@@ -35,6 +36,7 @@ class V2GRootOperator:
         await self.registrations.seed()
         await self.ca.prepare()
         await self.ca.succession.publish_first()
+        await take_up(self.ca)
 
     async def certify(self, role: str, csr: bytes, caller: Caller) -> Issued:
         """A leaf for a charger or a provisioning service, where the registration policy allows it.

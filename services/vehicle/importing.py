@@ -19,6 +19,7 @@ from pki.identifiers import PCID, IdentifierError
 from pki.keys import SoftwareKey
 from pki.names import common_name, readable
 from pki.trust import Holder
+from services.common.bringing import brought, taking_up
 from services.common.certificates import from_pem, pem, public_key
 from services.common.errors import Refusal, wrong_identifier
 from services.common.events import Event
@@ -93,6 +94,18 @@ async def bring_key(
                 raise Refusal(409, "key_taken", f"private_key: it is the key of the car {row.pcid}")
             return row, False
     return await garage.build(oem, pcid, key), True
+
+
+async def take_up(garage: Garage) -> None:
+    """The cars that the ecosystem file brings, with their keys, into this garage."""
+    garages = garage.party.ecosystem.of_kind("vehicle")
+    for one in brought(garage.party.ecosystem, "car"):
+        into = one.values.get("garage", garages[0].name)
+        if into == garage.party.config.name:
+            with taking_up(one):
+                material = one.material()
+                if material.keys:
+                    await bring_car(garage, material)
 
 
 def _checked(garage: Garage, chain: Sequence[x509.Certificate], key: SoftwareKey) -> PCID:

@@ -26,6 +26,7 @@ from v2g.certificate_update import NEVER, NEXT_TIME
 from .anchors import CarStores
 from .cable import Cable, CableError
 from .charging import Contract, EvccSession, Outcome, Wish
+from .importing import take_up
 from .life import Life
 from .store import (
     TABLES,
@@ -71,6 +72,7 @@ class Garage:
         for car in self.party.ecosystem.cars:
             if car.garage == self.party.config.name and car.pcid not in there:
                 await self.build(car.oem, car.pcid)
+        await take_up(self)
 
     async def resume(self) -> None:
         """A round: complete the cars that were left half way; what cannot be stays pending."""
