@@ -148,8 +148,7 @@ class Answer:
 
 def line_of(event: Event) -> str:
     """An event in a line, without anything that a terminal would act upon."""
-    at = f"{event.at:%F %T}.{event.at.microsecond // 1000:03d}" if event.at else "(no time)"
-    text = f"{at} {event.sender} -> {event.receiver} {event.name}: {event.outcome}"
+    text = f"{_at(event)} {event.sender} -> {event.receiver} {event.name}: {event.outcome}"
     return plain(text + (f", {event.summary}" if event.summary else ""))
 
 
@@ -261,19 +260,19 @@ class Expectation:
     # When.
 
     def before(self, when: datetime | str) -> Self:
-        """Before this instant of ecosystem time (without a zone: UTC)."""
+        """Begun before this instant of ecosystem time (without a zone: UTC)."""
         limit = instant(when)
         return self._with(
             f"before {limit:%F %T}Z",
-            lambda event: None if event.at and event.at < limit else f"at {_at(event)}",
+            lambda event: None if event.at and _began(event) < limit else f"at {_at(event)}",
         )
 
     def after(self, when: datetime | str) -> Self:
-        """At this instant of ecosystem time or later."""
+        """Begun at this instant of ecosystem time or later."""
         limit = instant(when)
         return self._with(
             f"after {limit:%F %T}Z",
-            lambda event: None if event.at and event.at >= limit else f"at {_at(event)}",
+            lambda event: None if event.at and _began(event) >= limit else f"at {_at(event)}",
         )
 
     # By whose key.
@@ -421,8 +420,14 @@ def instant(when: datetime | str) -> datetime:
     return when if when.tzinfo else when.replace(tzinfo=UTC)
 
 
+def _began(event: Event) -> datetime:
+    assert event.began_at is not None
+    return event.began_at
+
+
 def _at(event: Event) -> str:
-    return f"{event.at:%F %T}Z" if event.at else "no known time"
+    at = event.began_at
+    return f"{at:%F %T}.{at.microsecond // 1000:03d}Z" if at else "no known time"
 
 
 # ------------------------------------------------------------------- messages, signatures

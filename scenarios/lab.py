@@ -130,12 +130,12 @@ class Lab:
         return found if newest is None else found[::-1]
 
     async def follow(
-        self, party: str, *, last: int = 0, **filters: str | Sequence[str]
+        self, party: str, *, last: int = 0, wait: bool = False, **filters: str | Sequence[str]
     ) -> AsyncIterator[Event]:
         """A party's events as they happen, for ever, beginning with the ``last`` that did.
 
-        A party that goes away is waited for, and goes on where it was; LabError where it does
-        not answer at first, or refuses.
+        A party that goes away is waited for, and goes on where it was; LabError where it
+        refuses, or does not answer at first and is not to be waited for.
         """
         seen: str | None = None
         while True:
@@ -153,7 +153,7 @@ class Lab:
                     self._tokens.pop(party, None)
                 elif error.status == 422 and seen:
                     seen = ""  # it was made anew meanwhile: it has not had this event
-                elif seen is None or error.status not in (0, 503):
+                elif error.status not in (0, 503) or (seen is None and not wait):
                     raise
             await asyncio.sleep(RECONNECT)
 

@@ -26,6 +26,7 @@ from .output import err, out, print_json
 
 if TYPE_CHECKING:
     from scenarios.assertions import Answer, Count, Evidence, Expectation
+    from scenarios.lab import Lab
     from services.common.event_log import Wanted
     from services.common.events import Event
     from services.ecosystem import Ecosystem
@@ -386,7 +387,7 @@ async def _follow(
     async with Lab(ecosystem) as lab:
 
         async def gather(name: str) -> None:
-            stream = lab.follow(name, last=min(limit, 1000), **query.params)
+            stream = lab.follow(name, last=min(limit, 1000), wait=True, **query.params)
             async for event in stream:
                 arrived.append((time.monotonic(), event))  # noqa: PERF401 - it has no end
 
@@ -406,10 +407,27 @@ async def _follow(
                     show(event)
                 first = False
 
-        async with asyncio.TaskGroup() as tasks:
-            for name in parties:
-                tasks.create_task(gather(name))
-            tasks.create_task(tell())
+        await _someone_is_up(lab, parties)
+        await asyncio.gather(tell(), *map(gather, parties))
+
+
+async def _someone_is_up(lab: Lab, parties: Sequence[str]) -> None:
+    """NotAsExpectedError when none of the parties answers; says which do not."""
+    from scenarios.lab import LabError
+
+    async def trouble(name: str) -> LabError | None:
+        try:
+            await lab.healthy(name)
+        except LabError as error:
+            return error if error.status == 0 else None
+        return None
+
+    troubles = dict(zip(parties, await asyncio.gather(*map(trouble, parties)), strict=True))
+    away = [name for name, error in troubles.items() if error is not None]
+    if len(away) == len(parties):
+        raise NotAsExpectedError(f"there is nobody to follow: {troubles[away[0]]}")
+    if away:
+        err.print(f"[yellow]Waiting for {', '.join(away)}.[/]")
 
 
 # --------------------------------------------------------------------------- the question
@@ -532,8 +550,8 @@ def _line(event: Event) -> Text:
 
     colour = _COLOURS.get(event.outcome, "red")
     line = Text()
-    if event.at is not None:
-        line.append(f"{event.at:%F %T}.{event.at.microsecond // 1000:03d}  ", "dim")
+    if (at := event.began_at) is not None:
+        line.append(f"{at:%F %T}.{at.microsecond // 1000:03d}  ", "dim")
     line.append(plain(event.sender))
     if event.receiver != event.sender:
         line.append(f" -> {plain(event.receiver)}")
