@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 # Seconds after which a worker looks again what others set or cleared.
 REREAD = 1.0
-MAX_FAULTS = 1000
+MAX_FAULTS = 100
 
 _METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS")
 

@@ -5,6 +5,7 @@ told; and without it the same thing is accepted.
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ from typer.testing import CliRunner
 
 from scenarios.cli.app import app as pnclab
 from services.common.fault_kinds import ANY_PARTY, KINDS, TARGETS, Kind
-from services.common.faults import REREAD
+from services.common.faults import MAX_FAULTS, REREAD
 from services.ecosystem import KINDS as PARTY_KINDS
 from services.ecosystem import load, to_document
 from services.serve import create_app
@@ -28,6 +29,7 @@ from services.serve import create_app
 if TYPE_CHECKING:
     from conftest import World
 
+JSON = {"Content-Type": "application/json"}
 DOCUMENT = Path(__file__).parents[2] / "docs" / "faults.md"
 MAKER, OPERATOR, POOL, STATION, CHARGER = (
     "nova-cars",
@@ -290,7 +292,10 @@ def _(world: World, _pcid: str) -> None:
 @effect("lose-answer")
 def _(world: World, pcid: str) -> None:
     body = {"name": "Ada Lost", "deposit": "1.00"}
-    drivers = lambda: world.state(OPERATOR)[OPERATOR, "drivers"][0]  # noqa: E731
+
+    def drivers() -> int:
+        return world.state(OPERATOR)[OPERATOR, "drivers"][0]
+
     before = drivers()
     with fault(world, OPERATOR, "lose-answer", calls=1):
         assert world.call(OPERATOR, "POST", "/drivers", body).status_code == 503
@@ -606,7 +611,7 @@ def test_workers_share_faults(faulty: World) -> None:
 def test_a_window_is_ecosystem_time(faulty: World) -> None:
     clock = faulty.party("root-pool").clock
     begins, ends = clock.now() + timedelta(hours=1), clock.now() + timedelta(hours=2)
-    window = {"begins": begins.isoformat(), "ends": ends.isoformat()}
+    window: dict[str, Any] = {"begins": begins.isoformat(), "ends": ends.isoformat()}
 
     def status() -> int:
         return faulty.call("root-pool", "GET", "/roots").status_code
@@ -758,6 +763,53 @@ def test_a_parameter_out_of_its_bounds(
     assert faulty.ok(POOL, "GET", "/faults") == []
 
 
+ODD: tuple[Any, ...] = (
+    None,
+    True,
+    -1,
+    10**40,
+    0.5,
+    float("nan"),
+    float("inf"),
+    [],
+    {},
+    {"seconds": None},
+    {"x" * 70: 1},
+    "",
+    " ",
+    "a\x00b",
+    "a\ud800b",
+    "'; --",
+    "\N{ELECTRIC PLUG}" * 3,
+    "x" * 5000,
+    "0001-01-01T00:00:00+23:59",
+    "9999-12-31T23:59:59-23:59",
+)
+
+
+def test_odd_bodies_are_answered(faulty: World) -> None:
+    """Whatever stands in a field: it is set, or refused with a code and a sentence."""
+    good: dict[str, Any] = {"kind": "error", "calls": 1, "target": {}, "parameters": {}}
+    fields = ("kind", "calls", "begins", "ends", "target", "parameters", "more")
+    bodies = [{**good, field: value} for field in fields for value in ODD]
+    bodies += [{**good, "target": {key: value}} for key in (*TARGETS, "x") for value in ODD]
+    for key in ("status", "body"):
+        bodies += [{**good, "parameters": {key: value}} for value in ODD]
+    contents = [("/faults", json.dumps(body).encode(), JSON) for body in bodies]
+    for body, answer in zip(bodies, faulty.all(POOL, "POST", contents), strict=True):
+        assert answer.status_code in (201, 400, 422), f"{body}: {answer.text}"
+        assert answer.status_code == 201 or answer.json()["message"], body
+    assert faulty.ok(POOL, "DELETE", "/faults")["cleared"]
+
+
+def test_there_is_an_end_of_faults(faulty: World) -> None:
+    content = json.dumps({"kind": "error", "target": {"path": "/nowhere"}}).encode()
+    answers = faulty.all(POOL, "POST", [("/faults", content, JSON)] * (MAX_FAULTS + 3))
+    refused = [answer.json() for answer in answers if answer.status_code != 201]
+    assert [body["code"] for body in refused] == ["too_many_faults"] * 3
+    assert faulty.ok(POOL, "DELETE", "/faults") == {"cleared": MAX_FAULTS}
+
+
 def test_clearing_what_is_not_there(faulty: World) -> None:
     identifier = faulty.ok(POOL, "POST", "/faults", {"kind": "delay", "calls": 1})["id"]
     answer = faulty.call(POOL, "DELETE", "/faults/none")
@@ -826,8 +878,6 @@ def command(faulty: World, tmp_path: Path) -> Command:
 def test_the_command_on_a_running_ecosystem(
     faulty: World, command: Command, pcid: str, none_left: None
 ) -> None:
-    import json
-
     until = (datetime.now(UTC) + timedelta(days=1)).isoformat()
     more = ("--charger", CHARGER, "--calls", "2", "--until", until, "--json")
     told = json.loads(
