@@ -13,7 +13,7 @@ import typer
 
 from services.common.problems import NotAsExpectedError, WrongUseError
 
-from . import bench, clock, demo, endure, events, exi, fault, pki, run
+from . import bench, bring, clock, demo, endure, events, exi, fault, init, pki, run, trust
 from .output import VERSION, fail
 
 app = typer.Typer(
@@ -29,11 +29,15 @@ app.command("up")(run.up)
 app.command("serve")(run.serve)
 app.command("bench")(bench.bench)
 app.command("endure")(endure.endure)
+app.command("init")(init.init)
+app.command("check")(init.check)
 app.add_typer(pki.app, name="pki")
 app.add_typer(clock.app, name="clock")
 app.add_typer(exi.app, name="exi")
 app.add_typer(events.app, name="events")
 app.add_typer(fault.app, name="fault")
+app.add_typer(trust.app, name="trust")
+app.add_typer(bring.app, name="bring")
 
 
 def _version(wanted: bool) -> None:
