@@ -11,6 +11,7 @@ needed for that.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -56,6 +57,7 @@ log = logging.getLogger("pnclab")
 # next attempt may do better.
 PERMANENT = (409, 422)
 NOT_IN_POOL = "unknown_emaid"
+CHAIN_REFUSED = "chain_refused"
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ class ProvisioningService:
         self.judge = Judge(party)
         self._signer: Authority | None = None
         self._chain: tuple[x509.Certificate, ...] = ()
+        self._enrolling = asyncio.Lock()
 
     async def prepare(self) -> None:
         await self._prepare_signer()
@@ -129,7 +132,7 @@ class ProvisioningService:
             unstored, self._store, lambda row: f"contract data of {row.emaid}, not in the pool"
         )
 
-    async def _sign_again(self, row: SignedRow) -> None:
+    async def _sign_again(self, row: SignedRow) -> SignedRow:
         """The same elements under the present signer; a contract that was revoked is left."""
         data = read_response(row.message).data
         leaf, *issuers = (load_der(one) for one in data.contract_chain)
@@ -154,14 +157,24 @@ class ProvisioningService:
             state, message, reason = REFUSED, row.message, verdict.reason
         signer, now = fingerprint(self.chain[0]), self.party.clock.now()
 
-        def keep(session: Session) -> None:
+        def keep(session: Session) -> SignedRow:
             found = session.get_one(SignedRow, row.fingerprint)
             found.message, found.state, found.reason = message, state, reason
             found.update_message = row.update_message
             if verdict.accepted:
                 found.signer, found.signed_at = signer, now
+            return found
 
-        await self.party.database.write(keep)
+        return await self.party.database.write(keep)
+
+    async def _must_have_a_good_signer(self) -> None:
+        """Nothing is signed with a certificate that has expired: after a leap of the clock the
+        new one is asked for at once. Refusal 503 where there is none."""
+        if self.chain[0].not_valid_after_utc > self.party.clock.now():
+            return
+        async with self._enrolling:
+            if self.chain[0].not_valid_after_utc <= self.party.clock.now():
+                await self._prepare_signer()
 
     def _within(self, certificate: x509.Certificate) -> datetime | None:
         """The instant of the certificate's validity that is nearest to now; None where that is
@@ -232,9 +245,12 @@ class ProvisioningService:
             )
         leaf = request.contract_chain[0]
         mark = fingerprint(leaf)
+        await self._must_have_a_good_signer()
         known = await self.party.database.read(lambda session: session.get(SignedRow, mark))
         if known is not None:
             self._must_be_same(known, request, emaid, pcid)
+            if not known.stored and known.signer != fingerprint(self.chain[0]):
+                known = await self._sign_again(known)
             return (await self._store(known) if not known.stored else known), False
         async with self.party.turns:
             await self._must_be_registered(pcid)
@@ -417,7 +433,9 @@ class ProvisioningService:
                 },
             )
         except PartyRefused as refused:
-            if refused.upstream_status in PERMANENT or refused.code == NOT_IN_POOL:
+            # A chain that is refused is ours: the next signer may do better.
+            permanent = refused.upstream_status in PERMANENT and refused.code != CHAIN_REFUSED
+            if permanent or refused.code == NOT_IN_POOL:
                 await self._set_state(row, REFUSED, refused.message)
             raise
         return await self._set_state(row, STORED, "")

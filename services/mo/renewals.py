@@ -95,7 +95,7 @@ class Renewals:
         policy = self.party.config.policy["renewals"]
         due = present.not_after - self._before(row, present) <= self.party.clock.now()
         if policy != "never" and due and not on_purpose and self._lasts_longer(row, present):
-            await self.renew(row, present)
+            await self.renew(row, present, present.number + 1)
         elif row.in_pool and not on_purpose and present.not_after <= self.party.clock.now():
             self.party.recorder.record(
                 Event(
@@ -138,7 +138,8 @@ class Renewals:
                     await self.contracts.have_signed(row, known[-1])
                     return self._told(row, decision)
                 older = next((one for one in known if one.fingerprint == shown), known[-1])
-                made = await self.renew(row, older)
+                # By the number that was decided on: many at once are one renewal.
+                made = await self.renew(row, older, known[-1].number + 1)
         finally:
             self._under_way.discard(row.emaid)
         return self._told(row, Renewal(True, "renewed", decision.reason, 0, made.number))
@@ -249,11 +250,10 @@ class Renewals:
 
     # ------------------------------------------------------------------- steps
 
-    async def renew(self, row: ContractRow, older: GenerationRow) -> GenerationRow:
-        """Issue the generation after the newest one, for a car that has ``older``; signed and
-        in the pool when this returns, else half way until a later round."""
+    async def renew(self, row: ContractRow, older: GenerationRow, number: int) -> GenerationRow:
+        """Issue generation ``number``, for a car that has ``older``; signed and in the pool when
+        this returns, else half way until a later round."""
         recipient = await self.contracts.provisioning(PCID.parse(row.pcid, strict=False))
-        number = (await self.contracts.generations(row))[-1].number + 1
         await self.contracts.issue_generation(row, number, recipient, older)
         made = next(one for one in await self.contracts.generations(row) if one.number == number)
         await self._finish(made)
@@ -262,6 +262,8 @@ class Renewals:
     async def _finish(self, made: GenerationRow) -> None:
         """Have a new generation signed and make it the contract's present one."""
         row = await self.contracts.get(made.emaid)
+        if made.status == "revoked":
+            return
         await self.contracts.have_signed(row, made)
         told = self.party.recorder.stamped(
             Event(
