@@ -7,15 +7,20 @@ only from the answer of the call that caused it.
 from __future__ import annotations
 
 import base64
+import json
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 
 from pki.keys import SoftwareKey
+from services.common.errors import PartyUnreachable, Refusal
 from services.common.events import unit_of_work
 from services.ecosystem import load
 from v2g import exi
@@ -36,6 +41,13 @@ MO = {"DESUN": "sunmile", "NLGRD": "gridpass"}
 def life(serve: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """An ecosystem whose clock these tests may move."""
     with serve(load(data=tmp_path_factory.mktemp("life")).on_free_ports()) as found:
+        yield found
+
+
+@pytest.fixture
+def years(serve: Any, tmp_path: Path) -> Iterator[Any]:
+    """An ecosystem of one's own, for a test in which years pass."""
+    with serve(load(data=tmp_path).on_free_ports()) as found:
         yield found
 
 
@@ -77,8 +89,17 @@ def do_round(world: Any, work: Callable[[], Any]) -> None:
     world.run(run())
 
 
+def until(what: Callable[[], bool], seconds: float = 40.0) -> None:
+    """Wait for the rounds of several parties to get there."""
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.2)
+
+
 def advance(world: Any, by: str) -> None:
     world.ok("sunmile", "PUT", "/clock", {"advance": by})
+    world._tokens.clear()  # they have expired, with the rest
 
 
 def contract_at(world: Any, mo: str, pcid: str, **more: Any) -> dict[str, Any]:
@@ -340,8 +361,6 @@ def test_the_same_update_asked_twice_is_the_same_certificate(life: Any) -> None:
 def test_many_updates_of_one_contract_at_once_issue_one_certificate(life: Any) -> None:
     pcid, emaid = pnc(life, days=20)
     body = {"certificate_update_req": base64.b64encode(update_request(life, pcid)).decode()}
-    import json
-
     said = life.all(
         "contract-pool",
         "POST",
@@ -353,49 +372,50 @@ def test_many_updates_of_one_contract_at_once_issue_one_certificate(life: Any) -
     assert update(life, update_request(life, pcid))["code"] == "OK"
 
 
-def test_a_contract_is_renewed_in_time_without_anybody_asking(life: Any) -> None:
+def test_a_contract_is_renewed_in_time_without_anybody_asking(years: Any) -> None:
     """The round brings the next certificate into the pool while the present one is good."""
-    pcid = life.car()["pcid"]
-    emaid = life.contract(pcid)["emaid"]
-    charged(life.charge(pcid))
-    advance(life, "710d")
-    do_round(life, life.service("sunmile").renewals.in_time)
-    first, second = generations(life, emaid)
+    pcid = years.car()["pcid"]
+    emaid = years.contract(pcid)["emaid"]
+    charged(years.charge(pcid))
+    advance(years, "710d")
+    do_round(years, years.service("sunmile").renewals.in_time)
+    first, second = generations(years, emaid)
     assert second["status"] == "active"
     assert (
         one(
-            life,
+            years,
             "contract-pool",
             f"SELECT update_for FROM contract_data WHERE emaid='{emaid[:14]}'",
         )
         == first["fingerprint"]
     )
-    assert charged(life.charge(pcid))["updated"]
+    assert charged(years.charge(pcid))["updated"]
     # And again after the old one's end, without the older one left in the car.
-    advance(life, "30d")
-    do_round(life, life.service("garage").life.resume)
-    assert len(installed(life, pcid)) == 1
+    advance(years, "30d")
+    do_round(years, years.service("garage").life.resume)
+    assert len(installed(years, pcid)) == 1
     assert (
-        one(life, "garage", f"SELECT count(*) FROM keys WHERE reference LIKE 'car/{pcid}/c%'") == 1
+        one(years, "garage", f"SELECT count(*) FROM keys WHERE reference LIKE 'car/{pcid}/c%'") == 1
     )
-    charged(life.charge(pcid))
+    charged(years.charge(pcid))
 
 
-def test_an_expired_contract_is_installed_anew(life: Any) -> None:
+def test_an_expired_contract_is_installed_anew(years: Any) -> None:
     """A year passes in one step: no update for what has expired, an installation instead."""
-    pcid = life.car()["pcid"]
-    emaid = life.contract(pcid)["emaid"]
-    charged(life.charge(pcid))
-    advance(life, "760d")
-    refused = life.charge(pcid, installation="never")
+    pcid = years.car()["pcid"]
+    emaid = years.contract(pcid)["emaid"]
+    charged(years.charge(pcid))
+    advance(years, "760d")
+    refused = years.charge(pcid, installation="never")
     assert (refused["stage"], refused["code"]) == (
         "PaymentDetailsReq",
         "FAILED_CertificateExpired",
     )
-    said = update(life, update_request(life, pcid))
+    said = update(years, update_request(years, pcid))
     assert (said["code"], said["retry_counter"]) == ("FAILED_CertificateExpired", NEVER)
-    do_round(life, life.service("sunmile").renewals.in_time)
-    outcome = charged(life.charge(pcid))
+    until(lambda: generations(years, emaid)[-1]["number"] == 2)
+    until(lambda: generations(years, emaid)[-1]["status"] == "active")
+    outcome = charged(years.charge(pcid))
     assert outcome["installed"]
     assert outcome["emaid"] == emaid
 
@@ -597,8 +617,6 @@ def test_a_car_is_sold_without_its_contract(life: Any) -> None:
     registered = life.ok("provisioning-pool", "GET", f"/provisioning-certificates/{pcid}")
     assert car["chain"][0] == registered["certificate"] != old
     fingerprint = x509.load_der_x509_certificate(base64.b64decode(old)).fingerprint
-    from cryptography.hazmat.primitives import hashes
-
     assert (
         one(
             life,
@@ -635,8 +653,6 @@ def test_a_sale_goes_on_after_its_maker_was_away(life: Any, monkeypatch: Any) ->
     maker = life.service("nova-cars")
 
     async def broken(_row: Any) -> Any:
-        from services.common.errors import Refusal
-
         raise Refusal(502, "party_unreachable", "the pool is away")
 
     with monkeypatch.context() as patch:
@@ -700,8 +716,6 @@ def test_two_operators_settle_with_two(life: Any, mo: str, charger: str) -> None
     charged(life.charge(pcid, charger=charger))
     cpo = life.ecosystem.party(charger).uses["cpo"]
     (found,) = rows(life, mo, f"SELECT cpo, record, status FROM cdrs WHERE emaid='{emaid[:14]}'")
-    import json
-
     record = json.loads(found[1])
     assert (found[0], found[2]) == (cpo, "settled")
     scope = life.ecosystem.party(cpo).scope_id
@@ -713,8 +727,6 @@ def test_a_record_of_another_operator_is_refused(life: Any) -> None:
     pcid = life.car()["pcid"]
     emaid = life.contract(pcid)["emaid"]
     charged(life.charge(pcid))
-    import json
-
     (found,) = rows(life, "sunmile", f"SELECT record FROM cdrs WHERE emaid='{emaid[:14]}'")
     record = {**json.loads(found[0]), "country_code": "NL", "party_id": "VLT", "id": "x"}
     with life.unchanged("sunmile"):
@@ -724,8 +736,6 @@ def test_a_record_of_another_operator_is_refused(life: Any) -> None:
 
 def offline(world: Any, patch: Any) -> None:
     """No operator answers an authorization."""
-    from services.common.errors import PartyUnreachable
-
     for cpo in ("plugpark", "voltway"):
         for mo in MO.values():
             client = world.party(cpo).client(mo)
