@@ -579,33 +579,39 @@ def test_a_fault_for_n_calls_is_hit_n_times_whatever_comes_in_at_once(faulty: Wo
         assert (row["id"], row["hits"], row["calls_left"]) == (identifier, 7, 0)
 
 
-def test_workers_share_faults(faulty: World) -> None:
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
+def test_workers_share_faults(
+    engine: str, tmp_path: Path, serve: Any, request: pytest.FixtureRequest
+) -> None:
     """Another worker of the party notices within a second, and takes part in the counting."""
-    other = create_app(faulty.ecosystem, "root-pool").state.party
-    other.open()
-    try:
-        mine = faulty.party("root-pool")
+    ecosystem = replace(load(data=tmp_path).on_free_ports(), faults=True)
+    if engine == "postgresql":
+        config = ecosystem.party("root-pool")
+        there = replace(config, database=request.getfixturevalue("postgresql"))
+        ecosystem = replace(ecosystem, parties={**ecosystem.parties, "root-pool": there})
+    with serve(ecosystem, "root-pool") as world:
+        mine, other = world.party("root-pool"), create_app(ecosystem, "root-pool").state.party
+        other.open()
 
-        async def asked(times: int) -> int:
-            both = [party.faults.at("answer") for party in (mine, other) for _ in range(times)]
-            return sum(found is not None for found in await asyncio.gather(*both))
+        async def hits(parties: tuple[Any, ...], times: int) -> int:
+            asked = [party.faults.at("answer") for party in parties for _ in range(times)]
+            return sum(found is not None for found in await asyncio.gather(*asked))
 
-        async def of_the_other() -> Any:
-            return await other.faults.at("answer")
-
-        assert faulty.run(of_the_other()) is None
-        faulty.ok("root-pool", "POST", "/faults", {"kind": "garbage", "calls": 9})
-        # A worker looks again after a second; this one has just looked.
-        time.sleep(REREAD + 0.1)
-        assert faulty.run(asked(30)) == 9
-        # Cleared by one, it is noticed by the other.
-        faulty.ok("root-pool", "POST", "/faults", {"kind": "garbage"})
-        time.sleep(REREAD + 0.1)
-        assert faulty.run(of_the_other()) is not None
-        faulty.ok("root-pool", "DELETE", "/faults")
-        assert faulty.run(of_the_other()) is None  # hit counted by nobody: the row is gone
-    finally:
-        faulty.run(other.close())
+        try:
+            assert world.run(hits((other,), 1)) == 0
+            world.ok("root-pool", "POST", "/faults", {"kind": "garbage", "calls": 9})
+            # A worker looks again after a second; this one has just looked.
+            time.sleep(REREAD + 0.1)
+            assert world.run(hits((mine, other), 30)) == 9
+            assert world.ok("root-pool", "GET", "/faults")[0]["calls_left"] == 0
+            # What one of them clears is hit by none from then on: the row is gone.
+            world.ok("root-pool", "POST", "/faults", {"kind": "garbage"})
+            time.sleep(REREAD + 0.1)
+            assert world.run(hits((mine, other), 1)) == 2
+            world.ok("root-pool", "DELETE", "/faults")
+            assert world.run(hits((mine, other), 1)) == 0
+        finally:
+            world.run(other.close())
 
 
 def test_a_window_is_ecosystem_time(faulty: World) -> None:
