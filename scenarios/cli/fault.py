@@ -85,7 +85,7 @@ def show(
                 str(row["hits"]),
             )
         out.print(table)
-    else:
+    elif found:
         out.print("No fault is set.")
     _say(trouble)
 
