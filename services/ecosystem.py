@@ -397,6 +397,15 @@ class Ecosystem:
             listener.close()
         return replace(self, parties=parties)
 
+    def with_faults(self) -> Ecosystem:
+        """The same ecosystem, in which parties may be told to misbehave."""
+        return replace(self, faults=True)
+
+    def with_lifetimes(self, lives: Mapping[str, str]) -> Ecosystem:
+        """The same ecosystem with other lives of certificates: role -> duration (``4w``)."""
+        wanted = (lifetime(role, text, self.edition, role) for role, text in lives.items())
+        return replace(self, lifetimes={**self.lifetimes, **dict(wanted)})
+
     def with_policies(self, chosen: Mapping[str, str]) -> Ecosystem:
         """The same ecosystem with policies set at every party that has them."""
         for name, value in chosen.items():

@@ -13,7 +13,21 @@ import typer
 
 from services.common.problems import NotAsExpectedError, WrongUseError
 
-from . import bench, bring, clock, demo, endure, events, exi, fault, init, pki, run, trust
+from . import (
+    bench,
+    bring,
+    clock,
+    demo,
+    endure,
+    events,
+    exi,
+    fault,
+    init,
+    pki,
+    run,
+    scenario,
+    trust,
+)
 from .output import VERSION, fail
 
 app = typer.Typer(
@@ -38,6 +52,7 @@ app.add_typer(events.app, name="events")
 app.add_typer(fault.app, name="fault")
 app.add_typer(trust.app, name="trust")
 app.add_typer(bring.app, name="bring")
+app.add_typer(scenario.app, name="scenario")
 
 
 def _version(wanted: bool) -> None:
