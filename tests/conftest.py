@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import glob
 import json
 import os
+import pwd
 import select
+import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -128,6 +132,114 @@ def lenient_up() -> Iterator[Up]:
     """The default ecosystem, with identifiers taken as they come."""
     with pnclab_up("--policy", "identifiers=lenient") as running:
         yield running
+
+
+# Where Debian and others put the programs of a PostgreSQL server.
+_POSTGRESQL = (
+    "/usr/lib/postgresql/*/bin",
+    "/usr/pgsql-*/bin",
+    "/usr/local/pgsql/bin",
+    "/opt/homebrew/opt/postgresql*/bin",
+)
+
+
+def _postgresql_programs() -> Path | None:
+    """The newest initdb and pg_ctl that are installed."""
+    found = [Path(one) for pattern in _POSTGRESQL for one in sorted(glob.glob(pattern))]
+    if configured := shutil.which("pg_config"):
+        said = subprocess.run([configured, "--bindir"], capture_output=True, text=True, check=True)
+        found.append(Path(said.stdout.strip()))
+    if beside := shutil.which("initdb"):
+        found.append(Path(beside).resolve().parent)
+    found = [one for one in found if (one / "initdb").exists() and (one / "pg_ctl").exists()]
+    return found[-1] if found else None
+
+
+class PostgresServer:
+    """A PostgreSQL server of our own: on loopback, in a folder that is thrown away."""
+
+    password = "sesame-0f2a"
+
+    def __init__(self, programs: Path, folder: Path) -> None:
+        self.programs = programs
+        self.folder = folder
+        # It refuses to run as root.
+        self.user = None
+        if os.geteuid() == 0:
+            names = {entry.pw_name for entry in pwd.getpwall()}
+            self.user = "postgres" if "postgres" in names else "nobody"
+            shutil.chown(folder, self.user)
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        secret = folder / "password"
+        secret.write_text(self.password)
+        if self.user:
+            shutil.chown(secret, self.user)
+        self._run(
+            "initdb", "-U", "pnclab", "-E", "UTF8", "--locale=C", "-A", "scram-sha-256",
+            f"--pwfile={secret}", "--no-sync",
+        )  # fmt: skip
+
+    def start(self) -> None:
+        options = f"-p {self.port} -k {self.folder} -c listen_addresses=127.0.0.1"
+        self._run("pg_ctl", "-w", "-l", str(self.folder / "log"), "-o", options, "start")
+
+    def stop(self, how: str = "fast") -> None:
+        """``fast`` ends the connections; ``immediate`` is as good as a crash."""
+        self._run("pg_ctl", "-w", "-m", how, "stop")
+
+    def restart(self, how: str = "fast") -> None:
+        self.stop(how)
+        self.start()
+
+    def url(self, database: str) -> str:
+        return f"postgresql://pnclab:{self.password}@127.0.0.1:{self.port}/{database}"
+
+    def new(self, encoding: str = "UTF8") -> str:
+        """The URL of a new, empty database."""
+        import psycopg
+
+        name = f"pnclab_{os.urandom(4).hex()}"
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            connection.execute(
+                f"CREATE DATABASE {name} ENCODING '{encoding}' TEMPLATE template0"  # type: ignore[arg-type]
+            )
+        return self.url(name)
+
+    def _run(self, program: str, *arguments: str) -> None:
+        # Into a file: the server inherits it, and a pipe would never end.
+        with (self.folder / "said").open("ab") as said:
+            done = subprocess.run(
+                [self.programs / program, "-D", self.folder / "data", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=subprocess.STDOUT,
+                user=self.user,
+                cwd="/",
+                timeout=60,
+            )
+        assert done.returncode == 0, (self.folder / "said").read_text()
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[PostgresServer]:
+    """A running server, or a skip."""
+    programs = _postgresql_programs()
+    if programs is None:
+        pytest.skip("no PostgreSQL server is installed (initdb and pg_ctl are looked for)")
+    with tempfile.TemporaryDirectory(prefix="pnclab-pg-") as folder:
+        server = PostgresServer(programs, Path(folder))
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop("immediate")
+
+
+@pytest.fixture
+def postgresql(postgresql_server: PostgresServer) -> str:
+    """The URL of an empty PostgreSQL database."""
+    return postgresql_server.new()
 
 
 @pytest.fixture(scope="session")

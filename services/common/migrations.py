@@ -14,6 +14,7 @@ from __future__ import annotations
 import importlib
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 from alembic import command
@@ -38,6 +39,10 @@ STORES = {
     "charger": "services.charger.store",
     "vehicle": "services.vehicle.store",
 }
+
+
+# Alembic keeps what it does in globals: one migration at a time in a process.
+_ALEMBIC = threading.Lock()
 
 
 class SchemaError(NotAsExpectedError):
@@ -74,7 +79,8 @@ def upgrade(database: Database, kind: str) -> None:
     if current == head:
         return
     try:
-        command.upgrade(config, "head")
+        with _ALEMBIC:
+            command.upgrade(config, "head")
     except CommandError as error:
         raise SchemaError(
             f"{database} is at schema {current!r}, which this version's {kind} "
@@ -91,7 +97,8 @@ def _current(database: Database) -> str | None:
 
 def check(database: Database, kind: str) -> None:
     """Raise CommandError when the tables in the code and the migrations differ."""
-    command.check(_config(database, kind))
+    with _ALEMBIC:
+        command.check(_config(database, kind))
 
 
 def _revision(kind: str, message: str) -> None:
