@@ -133,8 +133,13 @@ class TrustStores:
         query = select(row.version).where(row.holder == holder)
         return await self.party.database.read(lambda session: session.scalars(query).first())
 
-    async def renew(self, holder: str, offer: Offer) -> Change:
-        """Take over what is offered; a store that does not exist yet is made."""
+    async def renew(self, holder: str, offer: Offer, *, quietly: bool = False) -> Change:
+        """Take over what is offered; a store that does not exist yet is made. ``quietly``: where
+        nothing is to change nothing is written, not even that it was compared."""
+        if quietly:
+            held = await self.find(holder)
+            if held is not None and not any(self._differences(held, offer)):
+                return Change(held)
         return await self._write(lambda session: self.take_over(session, holder, offer))
 
     async def add(self, holder: str, certificate: x509.Certificate, role: Role, who: str) -> Change:
@@ -204,19 +209,13 @@ class TrustStores:
             session.add(self._stores(holder=holder, version=0, source=offer.source, renewed_at=now))
             session.flush()
             held = HeldStore(holder, 0, offer.source, now, ())
-        have = {held_one.certificate for held_one in held.anchors}
-        offered = {anchor.certificate: anchor for anchor in offer.anchors}
-        added = tuple(one for one in offered if one not in have)
-        removed = tuple(
-            anchor.certificate
-            for anchor in held.anchors
-            if anchor.certificate not in offered and not anchor.by_hand
-        )
-        for certificate in removed:
+        coming, going = self._differences(held, offer)
+        for certificate in going:
             self._drop(session, holder, certificate)
-        for certificate in added:
-            self._put(session, holder, offered[certificate], offer.source)
-        return self._changed(session, held, offer.source, now, added, removed)
+        for anchor in coming:
+            self._put(session, holder, anchor, offer.source)
+        added = tuple(anchor.certificate for anchor in coming)
+        return self._changed(session, held, offer.source, now, added, going)
 
     def forget(self, session: Session, holder: str) -> None:
         """Take a store away with all that is in it."""
@@ -224,6 +223,22 @@ class TrustStores:
         session.execute(delete(self._stores).where(self._stores.holder == holder))
 
     # ------------------------------------------------------------------ inside
+
+    @staticmethod
+    def _differences(
+        held: HeldStore, offer: Offer
+    ) -> tuple[tuple[Anchor, ...], tuple[x509.Certificate, ...]]:
+        """What comes and what goes when ``held`` takes over what is offered."""
+        have = {anchor.certificate for anchor in held.anchors}
+        offered = {anchor.certificate: anchor for anchor in offer.anchors}
+        return (
+            tuple(anchor for one, anchor in offered.items() if one not in have),
+            tuple(
+                anchor.certificate
+                for anchor in held.anchors
+                if anchor.certificate not in offered and not anchor.by_hand
+            ),
+        )
 
     async def _write(self, change: Callable[[Session], T]) -> T:
         try:
@@ -333,7 +348,7 @@ class Keeper:
         there is.
         """
         await self._reload()
-        if self.store.version:
+        if await self.stores.version(self.holder) is not None:
             if self.policy == "follow":
                 await self._compare()
             return
@@ -349,7 +364,7 @@ class Keeper:
         """The store to hand on to somebody else: one that follows is compared first."""
         if self.policy == "follow":
             try:
-                return (await self.renew()).store
+                return (await self._taken(await self._supply(), quietly=True)).store
             except Refusal as reason:
                 log.info("%s: the anchors stay: %s", self.party.config.name, reason.message)
         return await self.stores.get(self.holder)
@@ -389,13 +404,13 @@ class Keeper:
             if time.monotonic() < self._refresh_due:
                 return
             try:
-                await self.renew()
+                await self._taken(await self._supply(), quietly=True)
             except Refusal as reason:
                 self._refresh_due = time.monotonic() + ANCHORS_RETRY
                 log.info("%s: the anchors stay: %s", self.party.config.name, reason.message)
 
-    async def _taken(self, offer: Offer) -> Change:
-        change = await self.stores.renew(self.holder, offer)
+    async def _taken(self, offer: Offer, *, quietly: bool = False) -> Change:
+        change = await self.stores.renew(self.holder, offer, quietly=quietly)
         self.store = change.store.value(self.store.holder)
         self._refresh_due = time.monotonic() + ANCHORS_REUSE
         return change

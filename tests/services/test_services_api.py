@@ -53,7 +53,32 @@ COMMON = {
     "POST /faults": ADMIN,
     "DELETE /faults": ADMIN,
     "DELETE /faults/{fault}": ADMIN,
+    "GET /clients": ADMIN,
+    "POST /clients": ADMIN,
+    "DELETE /clients/{client}": ADMIN,
 }
+
+
+def store(name: str, *kinds: str, readers: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The doors of a trust store: for its party's own client and admins."""
+    return {
+        f"GET /{name}": only(*(readers or kinds)),
+        f"POST /{name}/renew": only(*kinds),
+        f"POST /{name}/anchors": only(*kinds),
+        f"DELETE /{name}/anchors/{{fingerprint}}": only(*kinds),
+    }
+
+
+def judging(kind: str) -> dict[str, Any]:
+    """What a party has that judges certificates."""
+    return {
+        **store("trust-store", kind),
+        "GET /intermediates": only(kind),
+        "POST /intermediates": only(kind),
+        "DELETE /intermediates/{fingerprint}": only(kind),
+    }
+
+
 CA = {
     "GET /authorities": PUBLIC,
     "POST /ocsp": PUBLIC,
@@ -64,12 +89,19 @@ CA = {
     "POST /authorities/{role}/rollover": ADMIN,
     "POST /authorities/{role}/publish": ADMIN,
     "DELETE /authorities/{role}/key": ADMIN,
+    "POST /authorities/import": ADMIN,
 }
 ROLES: dict[str, dict[str, Any]] = {
     "v2g-root": {
         **CA,
         "POST /certificates": ANY,
         "POST /sub-authorities": only("mo"),
+        "GET /registrations": ANY,
+        "GET /registrations/rules": ANY,
+        "POST /registrations": ADMIN,
+        "POST /registrations/{party}/suspend": ADMIN,
+        "POST /registrations/{party}/reinstate": ADMIN,
+        "DELETE /registrations/{party}": ADMIN,
     },
     "rcp": {
         "GET /roots": PUBLIC,
@@ -78,18 +110,21 @@ ROLES: dict[str, dict[str, Any]] = {
     },
     "oem": {
         **CA,
+        **store("over-the-air", "oem", readers=("vehicle",)),
         "POST /vehicles": only("vehicle"),
         "GET /vehicles/{pcid}": only("vehicle", "mo"),
         "PUT /vehicles/{pcid}/provisioning-key": only("vehicle"),
         "POST /vehicles/{pcid}/lost": only("vehicle"),
     },
     "pcp": {
+        **judging("pcp"),
         "PUT /provisioning-certificates": only("oem"),
         "GET /provisioning-certificates/{pcid}": only("oem", "mo", "cps", "ccp"),
         "DELETE /provisioning-certificates/{pcid}": only("oem"),
     },
     "mo": {
         **CA,
+        **judging("mo"),
         "POST /drivers": ADMIN,
         "GET /drivers/{driver}": ADMIN,
         "PUT /drivers/{driver}/blocked": ADMIN,
@@ -111,10 +146,12 @@ ROLES: dict[str, dict[str, Any]] = {
         "GET /ledger": ADMIN,
     },
     "cps": {
+        **judging("cps"),
         "POST /contract-data": only("mo"),
         "GET /signer": PUBLIC,
     },
     "ccp": {
+        **judging("ccp"),
         "PUT /contracts": only("cps"),
         "GET /contracts/{emaid}": only("mo", "oem", "cpo"),
         "DELETE /contracts/{emaid}": only("mo"),
@@ -124,6 +161,8 @@ ROLES: dict[str, dict[str, Any]] = {
         "PUT /cars/{pcid}/default": only("mo", "oem"),
     },
     "cpo": {
+        **judging("cpo"),
+        "GET /charger-anchors": only("charger"),
         "POST /charger-certificates": only("charger"),
         "POST /installations": only("charger"),
         "POST /updates": only("charger"),
@@ -136,6 +175,7 @@ ROLES: dict[str, dict[str, Any]] = {
         "GET /tariff": PUBLIC,
     },
     "charger": {
+        **judging("charger"),
         "GET /status": ANY,
         "POST /plugs": only("vehicle"),
         "DELETE /plugs/{evccid}": only("vehicle"),
@@ -144,6 +184,12 @@ ROLES: dict[str, dict[str, Any]] = {
         "POST /vehicles": ADMIN,
         "GET /vehicles": ADMIN,
         "GET /vehicles/{pcid}": ADMIN,
+        "POST /vehicles/import": ADMIN,
+        "GET /vehicles/{pcid}/trust-store": ADMIN,
+        "POST /vehicles/{pcid}/trust-store/renew": ADMIN,
+        "POST /vehicles/{pcid}/trust-store/anchors": ADMIN,
+        "DELETE /vehicles/{pcid}/trust-store/anchors/{fingerprint}": ADMIN,
+        "POST /vehicles/{pcid}/over-the-air": ADMIN,
         "POST /vehicles/{pcid}/charge": ADMIN,
         "GET /vehicles/{pcid}/contracts": ADMIN,
         "PUT /vehicles/{pcid}/default-contract": ADMIN,
@@ -484,6 +530,8 @@ ACCEPTED = {
     "PUT /drivers/{driver}/blocked",
     "POST /vehicles",
     "POST /plugs",
+    "POST /clients",
+    "POST /registrations",
 }
 
 

@@ -37,7 +37,7 @@ from services.common import judging, trust_stores
 from services.common.auth import Caller
 from services.common.certificates import b64, b64_chain, der_of, fingerprint, read_certificate
 from services.common.errors import PartyUnreachable, Refusal
-from services.common.trust_stores import Change
+from services.common.trust_stores import Offer
 from services.cps.store import REFUSED, SIGNED, SIGNED_AGAIN, STORED, SignedRow
 from services.ecosystem import load
 from v2g import exi
@@ -537,9 +537,9 @@ def test_a_withdrawn_root_is_forgotten_within_a_minute(
     chain = [read_certificate(one, "c") for one in world.car()["chain"]]
     keeper = judge.keeper
     asked: list[float] = []
-    kept = keeper.renew
+    kept = keeper._supply
 
-    async def counted() -> Change:
+    async def counted() -> Offer:
         asked.append(time.monotonic())
         await asyncio.sleep(0.05)
         return await kept()
@@ -556,10 +556,10 @@ def test_a_withdrawn_root_is_forgotten_within_a_minute(
     async def many() -> None:
         await asyncio.gather(*(judged() for _ in range(8)))
 
-    world.run(kept())
+    world.run(keeper.renew())
     anchors, store = judge.store.anchors, judge.store
     assert anchors
-    monkeypatch.setattr(keeper, "renew", counted)
+    monkeypatch.setattr(keeper, "_supply", counted)
     # Whatever is not in the pool any more, as this party still has it.
     odd = (*anchors, Anchor(chain[0], Role.V2G_ROOT))
     keeper.store = TrustStore(store.holder, odd, version=store.version)
@@ -573,11 +573,11 @@ def test_a_withdrawn_root_is_forgotten_within_a_minute(
     assert judge.store.anchors == anchors
     assert 0 < keeper._refresh_due - time.monotonic() <= trust_stores.ANCHORS_REUSE <= 60
 
-    async def away() -> Change:
+    async def away() -> Offer:
         asked.append(time.monotonic())
         raise PartyUnreachable("root-pool", "", "it is away")
 
-    monkeypatch.setattr(keeper, "renew", away)
+    monkeypatch.setattr(keeper, "_supply", away)
     keeper._refresh_due = time.monotonic() - 1
     world.run(many())
     assert len(asked) == 2

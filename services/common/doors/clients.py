@@ -102,7 +102,7 @@ async def add(
 
 
 @router.delete("/{client}", status_code=204)
-async def remove(request: Request, client: str, _caller: AdminCaller) -> None:
+async def remove(request: Request, client: Name, _caller: AdminCaller) -> None:
     """Let a client in no more. Tokens that it has run out by themselves."""
     party: Party = request.app.state.party
     row = party.tables.client_row

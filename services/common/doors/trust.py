@@ -121,8 +121,7 @@ def router_of(name: str, readers: Sequence[str] = ()) -> APIRouter:
     ) -> TrustStoreBody:
         """The anchors, where they came from, and when that was last asked."""
         keeper = keeper_of(request)
-        store = await (keeper.fresh() if readers else keeper.stores.get(keeper.holder))
-        return store_body(store, keeper.policy)
+        return store_body(await keeper.fresh(), keeper.policy)
 
     @router.post("/renew")
     async def renew(request: Request, _caller: Annotated[Caller, Depends(own)]) -> ChangeBody:

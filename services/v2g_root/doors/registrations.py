@@ -104,18 +104,18 @@ async def register(
 
 
 @router.post("/{party}/suspend")
-async def suspend(request: Request, party: str, caller: AdminCaller) -> RegistrationBody:
+async def suspend(request: Request, party: Name, caller: AdminCaller) -> RegistrationBody:
     """Suspend a party: it gets no new certificates; what it has stays good."""
     return _body(await _registry(request).suspend(party, suspended=True, caller=caller))
 
 
 @router.post("/{party}/reinstate")
-async def reinstate(request: Request, party: str, caller: AdminCaller) -> RegistrationBody:
+async def reinstate(request: Request, party: Name, caller: AdminCaller) -> RegistrationBody:
     """Take a suspension back."""
     return _body(await _registry(request).suspend(party, suspended=False, caller=caller))
 
 
 @router.delete("/{party}", status_code=204)
-async def remove(request: Request, party: str, caller: AdminCaller) -> None:
+async def remove(request: Request, party: Name, caller: AdminCaller) -> None:
     """Take a party out of the registry: what it was known by is free again."""
     await _registry(request).remove(party, caller)

@@ -16,6 +16,7 @@ from services.common.doors.trust import (
     change_body,
     store_body,
 )
+from services.common.fields import Name
 from services.vehicle.anchors import CarStores
 
 router = APIRouter(prefix="/vehicles", tags=["trust store"], responses=RESPONSES)
@@ -27,21 +28,21 @@ def _stores(request: Request) -> CarStores:
 
 
 @router.get("/{pcid:path}/trust-store")
-async def trust_store(request: Request, pcid: str, _caller: AdminCaller) -> TrustStoreBody:
+async def trust_store(request: Request, pcid: Name, _caller: AdminCaller) -> TrustStoreBody:
     """The V2G roots that a car believes in, and where they came from."""
     stores = _stores(request)
     return store_body(await stores.get(pcid), stores.policy)
 
 
 @router.post("/{pcid:path}/trust-store/renew")
-async def renew(request: Request, pcid: str, _caller: AdminCaller) -> ChangeBody:
+async def renew(request: Request, pcid: Name, _caller: AdminCaller) -> ChangeBody:
     """A visit to the workshop: the V2G roots that the root pool has now."""
     stores = _stores(request)
     return change_body(await stores.workshop(pcid), stores.policy)
 
 
 @router.post("/{pcid:path}/trust-store/anchors")
-async def add(request: Request, pcid: str, body: AddBody, caller: AdminCaller) -> ChangeBody:
+async def add(request: Request, pcid: Name, body: AddBody, caller: AdminCaller) -> ChangeBody:
     """Put a root into a car by hand; it stays until it is removed by hand."""
     stores = _stores(request)
     certificate = read_certificate(body.certificate, "certificate")
@@ -51,7 +52,7 @@ async def add(request: Request, pcid: str, body: AddBody, caller: AdminCaller) -
 
 @router.delete("/{pcid:path}/trust-store/anchors/{fingerprint}")
 async def remove(
-    request: Request, pcid: str, fingerprint: Mark, _caller: AdminCaller
+    request: Request, pcid: Name, fingerprint: Mark, _caller: AdminCaller
 ) -> ChangeBody:
     """Take a root out of a car. What its maker still sends comes back over the air."""
     stores = _stores(request)
@@ -59,7 +60,7 @@ async def remove(
 
 
 @router.post("/{pcid:path}/over-the-air")
-async def over_the_air(request: Request, pcid: str, _caller: AdminCaller) -> ChangeBody:
+async def over_the_air(request: Request, pcid: Name, _caller: AdminCaller) -> ChangeBody:
     """The car takes over its maker's set of V2G roots."""
     stores = _stores(request)
     return change_body(await stores.over_the_air(pcid), stores.policy)
