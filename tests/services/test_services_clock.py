@@ -8,7 +8,8 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scenarios.cli import main
 from services.common.certificates import read_certificate
 from services.common.clock import (
     EARLIEST,
@@ -550,3 +552,90 @@ def wait_for(world: Any, name: str) -> None:
             pass
         threading.Event().wait(0.2)
     raise AssertionError(f"{name} did not start")
+
+
+# ------------------------------------------------------------------------- the command
+
+
+@dataclass(frozen=True)
+class Said:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def pnclab(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Said]:
+    """The command line, in this process: a start of its own takes seconds."""
+
+    def run(file: Path, *arguments: str) -> Said:
+        monkeypatch.setattr(sys, "argv", ["pnclab", *arguments, "--ecosystem", str(file)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        code = ended.value.code
+        return Said(code if isinstance(code, int) else 0, said.out, said.err)
+
+    return run
+
+
+def test_the_command_where_nothing_runs(tmp_path: Path, pnclab: Any) -> None:
+    """It says so, and sets the clock for the next start."""
+    ecosystem = load(data=tmp_path / "data").on_free_ports()
+    file = tmp_path / "ecosystem.toml"
+    file.write_text(to_document(ecosystem))
+    said = pnclab(file, "clock", "advance", "400d")
+    assert (said.returncode, said.stderr) == (0, "")
+    assert "Nothing runs" in said.stdout
+    found = json.loads(pnclab(file, "clock", "show", "--json").stdout)
+    assert (found["running"], found["offset_seconds"]) == (False, 400 * 86400)
+    assert found["down"] == list(ecosystem.parties)
+    found = json.loads(pnclab(file, "clock", "advance", "-3d", "--standing", "--json").stdout)
+    assert found["standing"]
+    assert Clock.kept_in(tmp_path / "data").setting.standing == instant(found["now"])
+    for arguments, wanted in (
+        (("set", "yesterday"), "INSTANT"),
+        (("set", "2300-01-01"), "1970 to 2200"),
+        (("advance", "soon"), "DURATION"),
+        (("advance", "199y"), "nothing has moved"),
+        (("show", "--party", "nobody"), "nobody"),
+    ):
+        said = pnclab(file, "clock", *arguments)
+        assert (said.returncode, said.stdout) == (2, ""), said
+        assert wanted in said.stderr
+        assert "Traceback" not in said.stderr
+    (tmp_path / "data" / FILE).write_text("{")
+    said = pnclab(file, "up")
+    assert (said.returncode, said.stdout) == (1, "")
+    assert FILE in said.stderr
+    assert "Traceback" not in said.stderr
+
+
+def test_the_command_on_what_runs(serve: Any, tmp_path: Path, pnclab: Any) -> None:
+    """Everybody who runs has the time and has renewed what is due; who does not run is named."""
+    ecosystem = load(data=tmp_path / "data").on_free_ports()
+    file = tmp_path / "ecosystem.toml"
+    file.write_text(to_document(ecosystem))
+    with serve(ecosystem, "root-pool", "v2g-root") as world:
+        for days in (80, 160):
+            said = pnclab(file, "clock", "advance", "80d", "--json")
+            assert (said.returncode, said.stderr) == (0, "")
+            found = json.loads(said.stdout)
+            assert (found["running"], found["finished"], found["waits"]) == (True, True, [])
+            assert found["offset_seconds"] == days * 86400
+            assert {one["party"] for one in found["done"]} == {"v2g-root"}
+            assert len(found["done"]) == 4
+            assert set(found["down"]) == set(ecosystem.parties) - {"root-pool", "v2g-root"}
+        said = pnclab(file, "clock", "set", "real")
+        assert "backwards" in said.stderr
+        assert "real time" in said.stdout
+        said = pnclab(file, "pki", "rollover", "v2g-root", "cps-sub1", "--cascade", "--json")
+        made = json.loads(said.stdout)["authorities"]
+        assert [one["role"] for one in made] == ["cps-sub1", "cps-sub2"]
+        assert pnclab(file, "pki", "lose-key", "v2g-root", "v2g-root").returncode == 0
+        said = pnclab(file, "pki", "rollover", "v2g-root", "cps-sub1")
+        assert (said.returncode, "key_lost" in said.stderr) == (1, True), said
+        world._tokens.clear()
+        assert world.ok("root-pool", "GET", "/clock")["offset_seconds"] == 0
