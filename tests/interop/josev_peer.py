@@ -401,7 +401,7 @@ def check_certificate_installation_response(exi, oem_key_pem, v2g_root=None):
         "key_matches_certificate": False,
     }
     message = _from_exi("iso2", bytes.fromhex(exi))
-    response = message.body.certificate_installation_res
+    response = message.body.certificate_installation_res or message.body.certificate_update_res
     if response is None:
         return result | {"message": message.body.get_message_name()}
     result["decoded"] = True
