@@ -128,13 +128,13 @@ class EventLog:
         newest_first: bool = False,
     ) -> list[Event]:
         """At most ``limit`` events behind ``after`` and not behind ``until``, in their order;
-        ``newest_first``: the newest of them, the newest first."""
+        ``newest_first``: going back from ``after``, or from the newest."""
         order = (self._events.c.written, self._events.c.id)
         query = select(*(self._events.c[name] for name in _FIELDS)).where(
             *wanted.conditions(self._events, self._marks)
         )
         if after != START:
-            query = query.where(self._behind(after))
+            query = query.where(self._before(after) if newest_first else self._behind(after))
         if until is not None:
             query = query.where(~self._behind(until))
         query = query.order_by(*((one.desc() for one in order) if newest_first else order))
@@ -166,4 +166,11 @@ class EventLog:
         return and_(
             written >= place.written,
             or_(written > place.written, and_(written == place.written, own > place.id)),
+        )
+
+    def _before(self, place: Place) -> ColumnElement[bool]:
+        written, own = self._events.c.written, self._events.c.id
+        return and_(
+            written <= place.written,
+            or_(written < place.written, and_(written == place.written, own < place.id)),
         )

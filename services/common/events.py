@@ -86,7 +86,7 @@ _SECRET_TEXTS: tuple[tuple[re.Pattern[str], str], ...] = (
     (
         re.compile(
             r"-----BEGIN (?!ENCRYPTED)[A-Z0-9 ]*PRIVATE KEY-----"
-            r"(?:.*?-----END [A-Z0-9 ]*PRIVATE KEY-----|.*)",
+            r"(?:.*?-----END [A-Z0-9 ]*PRIVATE KEY-----\s*|.*)",
             re.DOTALL,
         ),
         REDACTED,
@@ -102,6 +102,8 @@ _SECRET_TEXTS: tuple[tuple[re.Pattern[str], str], ...] = (
         rf"\1{REDACTED}",
     ),
 )
+# DER in base64 begins with an M, as its first byte is that of a SEQUENCE.
+_BASE64_DER = re.compile(r"(?<![A-Za-z0-9+/_-])M[A-Za-z0-9+/_-]{40}[A-Za-z0-9+/_\s-]*={0,2}")
 
 
 @dataclass
@@ -206,8 +208,6 @@ def redacted(value: Any, _depth: int = 0) -> Any:
     What comes out can be written as JSON everywhere, whatever somebody sent: numbers that
     JSON does not have become text, lone surrogates and NUL are escaped, depth is bounded.
     """
-    if isinstance(value, str) and "PRIVATE KEY-----" in value:
-        return "(redacted)"
     if isinstance(value, str):
         return _without_secrets(value)
     if isinstance(value, bytes):
@@ -248,18 +248,13 @@ def _without_secrets(text: str) -> str:
     if any(hint in lower for hint in _HINTS):
         for pattern, replacement in _SECRET_TEXTS:
             text = pattern.sub(replacement, text)
-    # DER in base64 begins with an M, as its first byte is that of a SEQUENCE.
-    if text.lstrip()[:1] == "M" and _is_private_key(_first_bytes(text)):
-        return REDACTED
-    return text
+    return _BASE64_DER.sub(_without_key, text) if "M" in text else text
 
 
-def _first_bytes(text: str) -> bytes:
-    head = "".join(text[:256].split()).replace("-", "+").replace("_", "/")[:64]
-    try:
-        return base64.b64decode(head[: len(head) // 4 * 4], validate=True)
-    except ValueError:
-        return b""
+def _without_key(found: re.Match[str]) -> str:
+    head = "".join(found[0][:64].split()).replace("-", "+").replace("_", "/")
+    der = base64.b64decode(head[: len(head) // 4 * 4])
+    return REDACTED if _is_private_key(der) else found[0]
 
 
 def _is_private_key(der: bytes) -> bool:
