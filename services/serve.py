@@ -265,7 +265,7 @@ class _Supervisor:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
             asyncio.run(_work(self.ecosystem, self.name, self.listener, self.alive))
             code = 0
-        except NotAsExpectedError as error:
+        except (NotAsExpectedError, WrongUseError) as error:
             sys.stderr.write(f"error: {error}\n")
         except BaseException:
             log.exception("%s: a worker died", self.name)

@@ -72,6 +72,8 @@ NAMING = {
 # Seconds for which a server that went away is waited for; the caller waits for 10 s.
 AWAY_PATIENCE = 4.0
 AWAY_PAUSE = 0.1
+# Seconds for which it is asked what became of a transaction, once that is open.
+ANSWER_PATIENCE = 8.0
 MAX_BATCH = 256
 
 
@@ -402,7 +404,9 @@ class _Writer:
                 connection = self._connected()
                 transaction = connection.begin()
                 began = True
-                return self._transaction(jobs, connection, transaction, until)
+                return self._transaction(jobs, connection, transaction)
+            except _Unknown as unknown:  # to run them again might do it twice
+                return [(job, None, unknown) for job in jobs]
             except Exception as error:
                 for job in jobs:
                     job.undone()
@@ -422,7 +426,7 @@ class _Writer:
         return self._connection
 
     def _transaction(
-        self, jobs: list[_Job], connection: Connection, transaction: Any, until: float
+        self, jobs: list[_Job], connection: Connection, transaction: Any
     ) -> list[_Outcome]:
         """What became of each job; raises where nothing was kept because the database failed."""
         try:
@@ -437,7 +441,7 @@ class _Writer:
         except Exception as error:
             with suppress(SQLAlchemyError):
                 transaction.rollback()
-            if is_away(error) and self._was_committed(number, until):
+            if is_away(error) and self._was_committed(number):
                 return outcomes
             raise
         return outcomes
@@ -456,10 +460,11 @@ class _Writer:
             return None
         return int(connection.execute(text("SELECT txid_current()")).scalar_one())
 
-    def _was_committed(self, number: int | None, until: float) -> bool:
-        """What became of a transaction whose connection broke; DatabaseUnavailable where the
-        server does not say in time."""
+    def _was_committed(self, number: int | None) -> bool:
+        """What became of a transaction whose connection broke; _Unknown where the server does
+        not say in time."""
         self.close()
+        until = time.monotonic() + ANSWER_PATIENCE
         while True:
             try:
                 with self.database.engine.connect() as connection:
