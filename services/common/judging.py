@@ -103,13 +103,13 @@ class Judge:
 
         ``at``: judge it as of that instant instead; nobody can be asked about revocation then.
         """
-        await self.keeper.current()
+        seen = (await self.keeper.current()).version
         found = await self._judge(leaf, intermediates, role, identifier, revocation, at)
         if unanchored(found) and (known := await self.intermediates.all()):
             # It may have come without its sub-CAs, and somebody brought them.
             intermediates = (*intermediates, *known)
             found = await self._judge(leaf, intermediates, role, identifier, revocation, at)
-        if unanchored(found) and await self.keeper.look_again():
+        if unanchored(found) and await self.keeper.look_again(seen):
             found = await self._judge(leaf, intermediates, role, identifier, revocation, at)
         self.party.recorder.record(
             Event(

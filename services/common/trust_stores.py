@@ -376,14 +376,15 @@ class Keeper:
         await self._reload()
         return self.store
 
-    async def look_again(self) -> bool:
-        """A root was unknown: whether the store has changed by asking again. Only a store that
-        follows asks; Refusal where nobody answers."""
+    async def look_again(self, seen: int) -> bool:
+        """A root was unknown to the store of version ``seen``: whether it has changed since, by
+        asking again if need be. Only a store that follows asks; Refusal where nobody answers."""
         if self.policy != "follow":
             return False
-        version = self.store.version
-        await self.renew()
-        return self.store.version != version
+        # Of many that judge at once, another one may have asked meanwhile.
+        if self.store.version == seen:
+            await self.renew()
+        return self.store.version != seen
 
     async def renew_daily(self) -> None:
         """A round: a day is over, also when the clock was moved back behind the last renewal."""
