@@ -65,8 +65,8 @@ AUTHORIZATION_CODES: Mapping[str, str] = {
 # What an authorization of our own begins with.
 OFFLINE = "offline-"
 
-# The policy unknown_root_code -> the table of response codes. Which root is known is a matter
-# of the chain for MaEVe, of this very charging point for EVerest.
+# The policy unknown_root_code -> the table of response codes. An unknown root is a matter of the
+# chain (as in OCPP's certificateStatus), or of this very charging point (EVerest).
 _UNKNOWN_ROOT = ("chain.unknown-anchor", "chain.decoy-anchor", "chain.anchor-role")
 CODES: Mapping[str, Mapping[str, str]] = {
     "chain-error": {**ISO15118_2, **dict.fromkeys(_UNKNOWN_ROOT, "FAILED_CertChainError")},
