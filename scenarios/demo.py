@@ -31,7 +31,7 @@ TITLES = (
     "The car proves who pays",
     "Energy flows, and the car signs for it",
     "The money follows",
-    "The second visit, and the refused third",
+    "The second visit, the refused third, and the neighbour",
 )
 
 TEXTS = (
@@ -58,9 +58,11 @@ TEXTS = (
     "The charge point operator sends a record of the session with the receipts. The mobility "
     "operator recomputes the price, checks every receipt, invoices the driver and owes the "
     "operator: each posting has its counterpart, and the books add up to zero.",
-    "The second time the contract is already in the car: no installation, just charging. "
-    "Then the contract is revoked. The certificate in the car has not changed, yet the third "
-    "visit is refused, because whoever issued it now says so.",
+    "The second time the contract is already in the car, and it charges at another operator's "
+    "charger just the same. Then the contract is revoked. The certificate in the car has not "
+    "changed, yet the third visit is refused, because whoever issued it now says so. The "
+    "neighbour has another maker's car and a contract of a mobility operator whose sub-CAs hang "
+    "under the V2G root: all find each other by the identifiers in the certificates.",
 )
 
 
@@ -78,31 +80,50 @@ class DemoError(NotAsExpectedError):
 
 @dataclass(frozen=True)
 class Cast:
-    """Who plays: one instance of each kind that the demonstration touches."""
+    """Who plays: the driver's car, its maker and operators, and the others next door."""
 
     oem: PartyConfig
     mo: PartyConfig
     cpo: PartyConfig
     charger: PartyConfig
     garage: PartyConfig
+    away: PartyConfig
+    """The charger of the second visit: another operator's, where there is one."""
+    neighbour_oem: PartyConfig
+    neighbour_mo: PartyConfig
 
     @classmethod
     def of(cls, ecosystem: Ecosystem) -> Cast:
-        """The first vehicle party, its maker, and the first charger with its operator."""
+        """The first of each kind, and the second where there are two."""
 
-        def first(kind: str) -> PartyConfig:
+        def two(kind: str) -> tuple[PartyConfig, PartyConfig]:
             found = ecosystem.of_kind(kind)
             if not found:
                 raise DemoError(1, f"the ecosystem has no party of kind {kind}")
-            return found[0]
+            return found[0], found[1 if len(found) > 1 else 0]
 
-        garage, charger = first("vehicle"), first("charger")
+        garage = two("vehicle")[0]
+        charger = two("charger")[0]
+        away = next(
+            (
+                other
+                for other in ecosystem.of_kind("charger")
+                if other.uses["cpo"] != charger.uses["cpo"]
+            ),
+            charger,
+        )
+        oem = ecosystem.party(garage.uses["oem"])
+        others = [other for other in ecosystem.of_kind("oem") if other is not oem]
+        mo, neighbour_mo = two("mo")
         return cls(
-            ecosystem.party(garage.uses["oem"]),
-            first("mo"),
+            oem,
+            mo,
             ecosystem.party(charger.uses["cpo"]),
             charger,
             garage,
+            away,
+            others[0] if others else oem,
+            neighbour_mo,
         )
 
 
@@ -131,7 +152,13 @@ class Demo:
             trust_model=self.ecosystem.trust_model.title,
             trust_says=self.ecosystem.trust_model.says,
             parties=[
-                PartyView(party.name, party.kind, party.title, party.organisation)
+                PartyView(
+                    party.name,
+                    party.kind,
+                    party.title,
+                    party.organisation,
+                    party.scope_id or party.options.get("evse_id", ""),
+                )
                 for party in self.ecosystem.parties.values()
             ],
         )
@@ -243,7 +270,7 @@ class Demo:
 
     async def _later_visits(self) -> None:
         start = time.monotonic()
-        second = await self._charge(5000)
+        second = await self._charge(5000, self.cast.away)
         self._must(
             8,
             second["outcome"] == "charged" and not second["installed"],
@@ -263,22 +290,50 @@ class Demo:
             f"the third visit was {third['outcome']}: {third['code']} {third['reason']}",
         )
         self.story.facts["third_visit"] = third["code"]
+        neighbour = await self._neighbour()
         await self._tell(
             8,
             await self._new_events(),
-            f"the second visit charged {_kwh(second['energy_wh'])} without an installation; the "
-            f"third was refused, as it must be: the contract was revoked ({third['code']})",
+            f"the second visit, at {self.cast.away.organisation}, charged "
+            f"{_kwh(second['energy_wh'])} without an installation; the third was refused, as it "
+            f"must be: the contract was revoked ({third['code']}); next door "
+            f"{neighbour['emaid']} charged {_kwh(neighbour['energy_wh'])}",
             start,
         )
 
+    async def _neighbour(self) -> Any:
+        """Another maker's car with a contract of the other mobility operator charges."""
+        car = await self.lab.call(
+            self.cast.garage.name, "POST", "/vehicles", {"oem": self.cast.neighbour_oem.name}
+        )
+        operator = self.cast.neighbour_mo.name
+        driver = await self.lab.call(
+            operator, "POST", "/drivers", {"name": "Grace Neighbour", "deposit": "50.00"}
+        )
+        await self.lab.call(
+            operator, "POST", "/contracts", {"driver": driver["id"], "pcid": car["pcid"]}
+        )
+        charged = await self._visit(car["pcid"], 5000, self.cast.away)
+        self._must(
+            8,
+            charged["outcome"] == "charged",
+            f"the neighbour's visit was {charged['outcome']} at {charged['stage']}: "
+            f"{charged['reason']}",
+        )
+        self.story.facts["neighbour"] = charged["emaid"]
+        return charged
+
     # ------------------------------------------------------------------- parts
 
-    async def _charge(self, energy_wh: int) -> Any:
+    async def _charge(self, energy_wh: int, charger: PartyConfig | None = None) -> Any:
+        return await self._visit(self.pcid, energy_wh, charger or self.cast.charger)
+
+    async def _visit(self, pcid: str, energy_wh: int, charger: PartyConfig) -> Any:
         return await self.lab.call(
             self.cast.garage.name,
             "POST",
-            f"/vehicles/{self.pcid}/charge",
-            {"charger": self.cast.charger.name, "energy_wh": energy_wh},
+            f"/vehicles/{pcid}/charge",
+            {"charger": charger.name, "energy_wh": energy_wh},
         )
 
     async def _books(self, step: int, *, visits: int) -> None:
@@ -286,14 +341,14 @@ class Demo:
 
         A record is sent when the car has gone, so that the last invoice may take a moment.
         """
-        mo, cpo = self.cast.mo.name, self.cast.cpo.name
+        mo = self.cast.mo.name
+        cpos = {self.cast.cpo.name, self.cast.away.uses["cpo"]}
         until = time.monotonic() + SETTLED_WITHIN
         while True:
             self.invoices = await self.lab.call(mo, "GET", "/invoices", driver=self.driver)
-            receivables = await self.lab.call(cpo, "GET", "/receivables")
-            owed = sum(Decimal(invoice["charging"]) for invoice in self.invoices)
-            both = len(self.invoices) == visits and Decimal(receivables.get(mo, "0")) == owed
-            if both or time.monotonic() > until:
+            asked = {cpo: await self._receivable(cpo, mo) for cpo in cpos}
+            owed = {cpo: _sum("charging", self.invoices, cpo) for cpo in cpos}
+            if (len(self.invoices) == visits and asked == owed) or time.monotonic() > until:
                 break
             await asyncio.sleep(0.1)
         ledger = await self.lab.call(mo, "GET", "/ledger")
@@ -304,13 +359,12 @@ class Demo:
             f"{visits} visits, and {len(self.invoices)} invoices after {SETTLED_WITHIN:g} s",
         )
         self._must(step, ledger["total_cents"] == 0, "the ledger does not add up to zero")
-        owed = Decimal(-ledger["accounts"].get(f"cpo:{cpo}", 0)) / 100
-        self._must(
-            step,
-            owed == Decimal(receivables.get(mo, "0")),
-            f"{mo} owes {owed}, {cpo} expects {receivables.get(mo)}",
-        )
-        charged = sum(Decimal(invoice["total"]) for invoice in self.invoices)
+        for cpo in cpos:
+            booked = Decimal(-ledger["accounts"].get(f"cpo:{cpo}", 0)) / 100
+            self._must(
+                step, booked == asked[cpo], f"{mo} owes {booked}, {cpo} expects {asked[cpo]}"
+            )
+        charged = _sum("total", self.invoices)
         self._must(
             step,
             Decimal(account["balance"]) == Decimal("50.00") - charged,
@@ -320,8 +374,12 @@ class Demo:
             "invoices": self.invoices,
             "balance": account["balance"],
             "accounts_cents": ledger["accounts"],
-            "receivables": receivables,
+            "receivables": {mo: str(sum(asked.values()))},
         }
+
+    async def _receivable(self, cpo: str, mo: str) -> Decimal:
+        """What ``cpo`` expects from ``mo``."""
+        return Decimal((await self.lab.call(cpo, "GET", "/receivables")).get(mo, "0"))
 
     async def _new_events(self) -> list[Event]:
         """The run's events that no earlier step has told."""
@@ -357,6 +415,10 @@ class Demo:
     def _must(self, step: int, holds: bool, reason: str) -> None:
         if not holds:
             raise DemoError(step, reason)
+
+
+def _sum(field: str, invoices: Sequence[Any], cpo: str | None = None) -> Decimal:
+    return sum((Decimal(one[field]) for one in invoices if cpo in (None, one["cpo"])), Decimal(0))
 
 
 def _kwh(energy_wh: int) -> str:

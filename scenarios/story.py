@@ -36,6 +36,8 @@ class PartyView:
     kind: str
     title: str
     organisation: str
+    known_as: str = ""
+    """Its identifier in certificates: WMI, provider id, operator id or EVSEID."""
 
 
 @dataclass

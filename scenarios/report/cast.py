@@ -11,13 +11,14 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from pki.profiles import Role
 from scenarios.story import PartyView
 from services.common.events import Event
 
 from .hops import HOP_KINDS, OUTSIDE
-from .text import BOLD, Names, plural, width, wrapped
+from .text import BOLD, Names, common_name, plural, width, wrapped
 
 AROUND = ("vehicle", "oem", "pcp", "v2g-root", "rcp", "ccp", "cps", "mo", "cpo", "charger")
 """Kinds of parties around the ellipse, clockwise from the left."""
@@ -52,6 +53,8 @@ HOLDER_OF = {
 _WIDTH, _HEIGHT = 1104.0, 600.0
 _BOX = (178.0, 54.0)
 _PILL = 20.0
+# Height of the map for each party on it.
+_ROOM = 54.0
 
 
 @dataclass(frozen=True)
@@ -94,21 +97,31 @@ def cast(parties: Sequence[PartyView], events: Iterable[Event]) -> Map:
     """The map of ``parties`` with what ``events`` tell about them."""
     names = Names(parties)
     order = {kind: rank for rank, kind in enumerate(AROUND)}
-    around = sorted(parties, key=lambda party: order.get(party.kind, len(order)))
-    places = {party.name: _place(rank, len(around)) for rank, party in enumerate(around)}
+    lines = _lines(names, events)
+    # Who had no part in it stands on a card below, not in the way of the lines.
+    present = {name for _style, *ends in lines for name in ends} or {one.name for one in parties}
+    around = sorted(
+        (party for party in parties if party.name in present),
+        key=lambda party: order.get(party.kind, len(order)),
+    )
+    height = max(_HEIGHT, len(around) * _ROOM)
+    places = {
+        party.name: place for party, place in zip(around, _places(len(around), height), strict=True)
+    }
     drawn = Map(
+        height=height,
         cards=[
             (party, ROLES.get(party.kind, ""))
             for party in sorted(parties, key=lambda party: _TELLING.get(party.kind, 99))
-        ]
+        ],
     )
     for party in around:
         x, y = places[party.name]
         title = tuple(wrapped(names.short(party.name), 13 * BOLD, _BOX[0] - 16, 2))
         drawn.nodes.append(Node(x - _BOX[0] / 2, y - _BOX[1] / 2, *_BOX, title, party.kind))
     taken = [(n.x, n.y, n.x + n.width, n.y + n.height) for n in drawn.nodes]
-    for (style, one, other), count in sorted(_lines(names, events).items()):
-        drawn.edges.append(_edge(style, one, other, count, places, names, taken))
+    for (style, one, other), count in sorted(lines.items()):
+        drawn.edges.append(_edge(style, one, other, count, places, height, names, taken))
     return drawn
 
 
@@ -120,27 +133,43 @@ _TELLING = {
 }
 
 
-def _place(rank: int, count: int) -> tuple[float, float]:
-    """Spread on the ellipse from its left end; further out at the corners of the picture."""
-    angle = math.pi - 2 * math.pi * rank / max(count, 1)
-    across, up = math.cos(angle), math.sin(angle)
-    return (
-        _WIDTH / 2 + across * (_WIDTH / 2 - _BOX[0] / 2 - 6),
-        _HEIGHT / 2 - math.copysign(abs(up) ** 0.85, up) * (_HEIGHT / 2 - _BOX[1] / 2 - 6),
-    )
+def _places(count: int, height: float) -> list[tuple[float, float]]:
+    """Equally far apart along an ellipse, clockwise from its left end."""
+    across, up = _WIDTH / 2 - _BOX[0] / 2 - 6, height / 2 - _BOX[1] / 2 - 6
+    steps = 720
+    outline = [
+        (
+            _WIDTH / 2 - across * math.cos(2 * math.pi * step / steps),
+            height / 2 - up * math.sin(2 * math.pi * step / steps),
+        )
+        for step in range(steps + 1)
+    ]
+    # Boxes are wide: going down must count for more than going across.
+    gone = [0.0]
+    for (x, y), (next_x, next_y) in pairwise(outline):
+        gone.append(gone[-1] + math.hypot(next_x - x, (next_y - y) * _BOX[0] / _BOX[1] * 0.75))
+    found, at = [], 0
+    for rank in range(count):
+        while gone[at] < gone[-1] * rank / count:
+            at += 1
+        found.append(outline[at])
+    return found
 
 
 def _lines(names: Names, events: Iterable[Event]) -> Counter[tuple[str, str, str]]:
     """How often each pair of parties talked (in either direction), or one certified the other."""
     found: Counter[tuple[str, str, str]] = Counter()
-    holders = {kind: party.name for party in reversed(names.all()) for kind in (party.kind,)}
+    holders = {party.kind: party.name for party in reversed(names.all())}
+    named = {party.known_as: party.name for party in names.all() if party.known_as}
     for event in events:
         if event.kind in HOP_KINDS and event.sender != OUTSIDE and event.name != "token":
             one, other = sorted((event.sender, event.receiver))
             style = event.kind
         elif event.kind == "issued":
             holder = next((k for r, k in HOLDER_OF.items() if r.value == event.name), "")
-            one, other, style = event.sender, holders.get(holder, ""), "issued"
+            subject = common_name(str(event.data.get("subject") or ""))
+            other = named.get(subject, holders.get(holder, ""))
+            one, style = event.sender, "issued"
         else:
             continue
         if one != other and one in names and other in names:
@@ -148,7 +177,7 @@ def _lines(names: Names, events: Iterable[Event]) -> Counter[tuple[str, str, str
     return found
 
 
-_BENDS = {"cable": 0.02, "http": 0.24, "issued": 0.42}
+_BENDS = {"cable": 0.16, "http": 0.24, "issued": 0.42}
 _SAYS = {"cable": "message pair", "http": "call", "issued": "certificate"}
 
 
@@ -158,6 +187,7 @@ def _edge(
     other: str,
     count: int,
     places: Mapping[str, tuple[float, float]],
+    height: float,
     names: Names,
     taken: list[tuple[float, float, float, float]],
 ) -> Edge:
@@ -165,7 +195,7 @@ def _edge(
     bend = _BENDS[style]
     middle = ((x1 + x2) / 2, (y1 + y2) / 2)
     cx = middle[0] + (_WIDTH / 2 - middle[0]) * bend
-    cy = middle[1] + (_HEIGHT / 2 - middle[1]) * bend
+    cy = middle[1] + (height / 2 - middle[1]) * bend
     label = str(count) if style != "cable" else f"{count} over the cable"
     wide = width(label, 11.5 * (BOLD if style == "cable" else 1)) + 14
     edge = Edge(

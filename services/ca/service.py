@@ -327,10 +327,12 @@ class CertificateAuthority:
         issuers: Sequence[x509.Certificate],
         told_as: Validity | None,
     ) -> None:
+        # Stamped here: in the writer's thread nobody knows of which run this is a part.
+        issuer = "itself" if role.is_root else "the V2G root"
+        told = self._issued_event(certificate, role, issuer, told_as) if told_as else None
+
         def keep(session: Session) -> None:
-            if told_as is not None:
-                issuer = "itself" if role.is_root else "the V2G root"
-                told = self._issued_event(certificate, role, issuer, told_as)
+            if told is not None:
                 self.party.database.tell(session, told)
             session.add(
                 self.tables.authority(

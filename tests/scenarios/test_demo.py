@@ -20,7 +20,7 @@ STEPS = (
     "The car proves who pays",
     "Energy flows, and the car signs for it",
     "The money follows",
-    "The second visit, and the refused third",
+    "The second visit, the refused third, and the neighbour",
 )
 
 
@@ -49,12 +49,12 @@ def must_be_whole(story: dict[str, Any], folder: Path) -> None:
     facts = story["facts"]
     assert facts["third_visit"] == "FAILED_CertificateRevoked"
     assert [invoice["energy_wh"] for invoice in facts["invoices"]] == [8000, 5000]
-    # 0.35 + 8 kWh x 0.49 = 4.27, and 8 % on top; 0.35 + 5 kWh x 0.49 = 2.80.
-    assert [invoice["charging"] for invoice in facts["invoices"]] == ["4.27", "2.80"]
-    assert [invoice["total"] for invoice in facts["invoices"]] == ["4.61", "3.02"]
-    assert facts["balance"] == "42.37"
+    # 0.35 + 8 kWh x 0.49 = 4.27, and 8 % on top; away 5 kWh x 0.64 = 3.20.
+    assert [invoice["charging"] for invoice in facts["invoices"]] == ["4.27", "3.20"]
+    assert [invoice["total"] for invoice in facts["invoices"]] == ["4.61", "3.46"]
+    assert facts["balance"] == "41.93"
     assert sum(facts["accounts_cents"].values()) == 0
-    assert list(facts["receivables"].values()) == ["7.07"]
+    assert list(facts["receivables"].values()) == ["7.47"]
     page = (folder / "demo.html").read_text()
     for title in STEPS:
         assert title in page
