@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -54,13 +53,13 @@ WANTED = {
 
 
 @pytest.fixture(scope="module")
-def results() -> Iterator[dict[str, Result]]:
+def results() -> dict[str, Result]:
     """Every play of the library, played once."""
 
     async def all_plays() -> list[Result]:
         return [result async for result in play(load(), list(catalogue().values()))]
 
-    yield {result.part.name: result for result in asyncio.run(all_plays())}
+    return {result.part.name: result for result in asyncio.run(all_plays())}
 
 
 @pytest.mark.parametrize("part", PARTS, ids=lambda part: part.name)
