@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -107,3 +108,13 @@ def test_a_faulty_story_is_found_out(results: dict[str, Any]) -> None:
     declared = catalogue()["first-charge"].plays[""].endings[""]
     assert len(declared.differences(seen)) == 4
     assert declared.differences(declared) == []
+
+
+def test_the_document_lists_the_library() -> None:
+    document = (Path(__file__).parents[2] / "docs" / "scenarios.md").read_text()
+    rows = [line for line in document.splitlines() if line.startswith("| `")]
+    assert len(rows) == len(catalogue())
+    for row, one in zip(rows, catalogue().values(), strict=True):
+        endings = [e for shown in one.plays.values() for e in shown.endings.values()]
+        assert row.startswith(f"| `{one.name}` | {one.title} | {one.stage} |")
+        assert all(str(ending) in row for ending in endings)
