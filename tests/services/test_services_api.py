@@ -201,6 +201,9 @@ ROLES: dict[str, dict[str, Any]] = {
     },
 }
 
+# What would go on for ever.
+ENDS = {"/events/stream": "?seconds=0.1"}
+
 # Anybody known may ask; what the certificate is for decides (403 comes from the service).
 DECIDED_LATER = {("v2g-root", "POST /certificates"), ("rcp", "POST /roots")}
 
@@ -350,7 +353,7 @@ def send_as(world: World, operation: Operation, roles: Iterable[str]) -> dict[st
     for role in roles:
         token = world.token(operation.party, clients.get(role, "admin"))
         headers = {"Authorization": f"Bearer {token}"}
-        wanted[role] = (operation.at(), operation.example, headers)
+        wanted[role] = (operation.at() + ENDS.get(operation.path, ""), operation.example, headers)
     return send(world, operation, wanted, client=None)
 
 
@@ -589,7 +592,8 @@ QUERIES += ("driver=%00", "driver=" + "A" * 5000, "&&&=", "run=a&run=b", "%00=%0
 
 @pytest.mark.parametrize("operation", each(o for o in operations() if o.method == "GET"), ids=str)
 def test_a_query_of_another_shape(world: World, operation: Operation) -> None:
-    wanted = {query: (f"{operation.at()}?{query}", None, {}) for query in QUERIES}
+    ends = ENDS.get(operation.path, "").replace("?", "&")
+    wanted = {query: (f"{operation.at()}?{query}{ends}", None, {}) for query in QUERIES}
     with world.unchanged(operation.party):
         send(world, operation, wanted)
 
