@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -77,6 +78,9 @@ log = logging.getLogger("pnclab")
 NOT_ISSUED = "not_issued"
 OCSP_LIFE = timedelta(hours=12)
 CRL_LIFE = timedelta(days=7)
+# Seconds for which an OCSP signer is used before it is looked up again: another worker may have
+# revoked it.
+SIGNER_REUSE = 2.0
 
 
 @dataclass(frozen=True)
@@ -187,7 +191,8 @@ class CertificateAuthority:
         self.succession = Succession(self)
         self._seen: store.Holdings = ()
         self._authorities: tuple[OpenAuthority, ...] = ()
-        self._responders: dict[int, Authority] = {}
+        # By authority: since when (monotonic seconds), and which.
+        self._responders: dict[int, tuple[float, Authority]] = {}
 
     # ------------------------------------------------------------- authorities
 
@@ -353,8 +358,12 @@ class CertificateAuthority:
         authority cannot sign any more, the last one as long as it is valid, else Refusal."""
         party, reference = self.party, f"ocsp/{authority.role.value}/{authority.id}"
         now, usual = party.clock.now(), life(self.party, Role.OCSP_SIGNER)
-        at_hand = self._responders.get(authority.id)
-        if at_hand is not None and not needs_renewal(at_hand.certificate, now, usual):
+        since, at_hand = self._responders.get(authority.id, (0.0, None))
+        if (
+            at_hand is not None
+            and time.monotonic() < since + SIGNER_REUSE
+            and not needs_renewal(at_hand.certificate, now, usual)
+        ):
             return at_hand
         row = self.tables.certificate
         found = await party.database.read(
@@ -392,8 +401,9 @@ class CertificateAuthority:
                 known = issued.certificate
                 did(f"OCSP signer of {authority.title} until {known.not_valid_after_utc:%F}")
         assert known is not None
-        self._responders[authority.id] = Authority(known, key)
-        return self._responders[authority.id]
+        signer = Authority(known, key)
+        self._responders[authority.id] = (time.monotonic(), signer)
+        return signer
 
     # ----------------------------------------------------------------- issuing
 

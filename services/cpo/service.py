@@ -457,7 +457,7 @@ class ChargePointOperator:
             if refused.upstream_status in (401, 403) or refused.upstream_status >= 500:
                 return row
             status, reason = "disputed", refused.message
-        self.party.recorder.record(
+        told = self.party.recorder.stamped(
             Event(
                 kind="ledger",
                 name="session settled",
@@ -474,6 +474,8 @@ class ChargePointOperator:
 
         def change(database: Session) -> SessionRow:
             found = database.get_one(SessionRow, row.id)
+            if found.status != status:  # another worker may have sent it too
+                self.party.database.tell(database, told)
             found.status, found.reason = status, reason[:512]
             return found
 
