@@ -495,6 +495,18 @@ def from_document(
         if shared is not None and shared.startswith("sqlite"):
             raise EcosystemError("[ecosystem] database: one SQLite file is not for all; see data")
     problems.end()
+    values: dict[str, Any] = {}
+    for key, read in (
+        ("name", lambda: _text(head, "name", "[ecosystem]", "pnclab")),
+        ("country", lambda: _shaped(head, "country", "[ecosystem]", "DE")),
+        ("clock_offset", lambda: _offset(head.get("clock_offset", 0))),
+        ("backdate", lambda: _backdate(head)),
+        ("lifetimes", lambda: _lifetimes(document.get("lifetimes", {}), chosen_edition)),
+        ("faults", lambda: _flag(head, "faults", "[ecosystem]")),
+        ("seed", lambda: _text(head, "seed", "[ecosystem]") if "seed" in head else None),
+    ):
+        with problems.collect():
+            values[key] = read()
 
     parties: dict[str, PartyConfig] = {}
     clients: dict[str, Client] = {}
@@ -543,20 +555,14 @@ def from_document(
     _check_brought(brought, resolved, problems)
     problems.end()
     return Ecosystem(
-        name=_text(head, "name", "[ecosystem]", "pnclab"),
         edition=chosen_edition,
         trust_model=TRUST_MODELS[trust_name],
-        country=_shaped(head, "country", "[ecosystem]", "DE"),
         data=data_folder,
         parties=resolved,
         clients=tuple(clients.values()),
         cars=tuple(cars.values()),
         bring=tuple(brought),
-        clock_offset=_offset(head.get("clock_offset", 0)),
-        backdate=backdate(_text(head, "backdate", "[ecosystem]", "0s"), "[ecosystem] backdate"),
-        lifetimes=_lifetimes(document.get("lifetimes", {}), chosen_edition),
-        faults=_flag(head, "faults", "[ecosystem]"),
-        seed=_text(head, "seed", "[ecosystem]") if "seed" in head else None,
+        **values,
     )
 
 
@@ -1033,6 +1039,10 @@ def lifetime(role: str, text: str, edition: Edition, where: str) -> tuple[Role, 
             f"{rules.role.label}"
         )
     return rules.role, timedelta(seconds=int(found.total_seconds()))
+
+
+def _backdate(head: Mapping[str, Any]) -> timedelta:
+    return backdate(_text(head, "backdate", "[ecosystem]", "0s"), "[ecosystem] backdate")
 
 
 def _lifetimes(table: Any, edition: Edition) -> dict[Role, timedelta]:

@@ -20,13 +20,15 @@ from sqlalchemy.orm import Session
 
 from pki.chain import Anchor, RevocationPolicy, judge
 from pki.keys import SoftwareKey
-from pki.names import readable
+from pki.names import common_name, readable
 from pki.profiles import Role
 from services.common.bringing import brought, taking_up
 from services.common.certificates import der_of, fingerprint, pem, public_key
 from services.common.errors import Refusal
 from services.common.events import Event
 from services.common.material import Material
+
+from . import store
 
 if TYPE_CHECKING:
     from .service import CertificateAuthority, OpenAuthority
@@ -187,6 +189,9 @@ async def _keep(
     party = ca.party
     number = sum(own.role is role for own in ca.authorities()) + 1
     reference = known.reference if known is not None else f"ca/{role.value}/{number}"
+    issuer = next(
+        (own for own in ca.authorities() if own.certificate.subject == certificate.issuer), None
+    )
     told = party.recorder.stamped(
         Event(
             kind="state",
@@ -205,6 +210,8 @@ async def _keep(
         if key is not None:
             party.keys.put(session, reference, key)
         if known is None:
+            if issuer is not None:
+                _enter(ca, session, issuer, role, certificate)
             session.add(
                 ca.tables.authority(
                     role=role.value,
@@ -224,3 +231,29 @@ async def _keep(
         ) from None
     await ca.look()
     return next(own for own in ca.authorities() if own.reference == reference)
+
+
+def _enter(
+    ca: CertificateAuthority,
+    session: Session,
+    issuer: OpenAuthority,
+    role: Role,
+    certificate: x509.Certificate,
+) -> None:
+    """Into the books of its issuer, where that is this party's: it answers for it from now on
+    (OCSP, CRL), and can revoke it."""
+    mark = fingerprint(certificate)
+    if issuer.certificate == certificate or store.by_fingerprint(ca.tables, session, mark):
+        return
+    store.add_certificate(
+        ca.tables,
+        session,
+        issuer.id,
+        role.value,
+        certificate,
+        readable(certificate.subject),
+        common_name(certificate.subject),
+        mark,
+        der_of(certificate),
+        None,
+    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,7 +137,7 @@ def _pem(raw: bytes, name: str, password: bytes | None) -> Material:
         if label == "CERTIFICATE":
             certificates.append(_certificate(text, name))
         elif label.endswith("PRIVATE KEY"):
-            keys.append(_key(text, name, password))
+            keys.append(_key(load_pem_private_key, text, name, password))
         elif label != "EC PARAMETERS":
             raise MaterialError(
                 f"{name}: a PEM block {label!r}; wanted are CERTIFICATE and PRIVATE KEY"
@@ -153,16 +153,27 @@ def _binary(raw: bytes, name: str, password: bytes | None) -> Material:
             raw = b""
         if not raw.startswith(b"\x30"):
             raise MaterialError(f"{name}: neither PEM nor DER nor base64 of DER nor PKCS#12")
+    # PKCS#12 begins with version 3, PKCS#8 and SEC1 with version 0 or 1; an encrypted key with
+    # the identifier of how, a certificate with what was signed.
+    inside = raw[_header(raw) :]
+    if inside.startswith(b"\x02\x01\x03"):
+        return _pkcs12(raw, name, password)
+    is_key = inside.startswith((b"\x02\x01\x00", b"\x02\x01\x01"))
+    if is_key or inside[_header(inside) :].startswith(b"\x06"):
+        return Material(keys=(_key(load_der_private_key, raw, name, password),))
     try:
         return Material((x509.load_der_x509_certificate(raw),))
-    except Exception:  # noqa: S110 - then it is something else
-        pass
-    try:
-        return Material(keys=(_of(load_der_private_key(raw, password), name),))
-    except (ValueError, TypeError) as error:
-        if isinstance(error, MaterialError) or _wants_password(error):
-            raise MaterialError(_key_trouble(name, error, password)) from None
-    return _pkcs12(raw, name, password)
+    except Exception as error:  # the library documents no common type
+        raise MaterialError(
+            f"{name}: DER, but no X.509 certificate, no private key and no PKCS#12 ({error})"
+        ) from None
+
+
+def _header(raw: bytes) -> int:
+    """How long the tag and the length of a DER value are."""
+    if len(raw) < 2:
+        return len(raw)
+    return 2 + (raw[1] & 0x7F if raw[1] & 0x80 else 0)
 
 
 def _pkcs12(raw: bytes, name: str, password: bytes | None) -> Material:
@@ -171,9 +182,7 @@ def _pkcs12(raw: bytes, name: str, password: bytes | None) -> Material:
     except ValueError as error:
         if "password" in str(error).lower():
             raise MaterialError(_key_trouble(name, error, password)) from None
-        raise MaterialError(
-            f"{name}: DER, but no X.509 certificate, no private key and no PKCS#12 ({error})"
-        ) from None
+        raise MaterialError(f"{name}: a PKCS#12 that cannot be read ({error})") from None
     except Exception as error:  # the library documents no common type
         raise MaterialError(f"{name}: a PKCS#12 that cannot be read ({error})") from None
     inside = [box.cert, *box.additional_certs]
@@ -206,13 +215,26 @@ def _must_be_usable(certificate: x509.Certificate, name: str) -> None:
         )
 
 
-def _key(text: bytes, name: str, password: bytes | None) -> SoftwareKey:
+def _key(
+    load: Callable[[bytes, bytes | None], Any], raw: bytes, name: str, password: bytes | None
+) -> SoftwareKey:
     try:
-        return _of(load_pem_private_key(text, password), name)
+        return _of(_opened(load, raw, password), name)
     except (ValueError, TypeError) as error:
         raise MaterialError(_key_trouble(name, error, password)) from None
     except Exception as error:  # UnsupportedAlgorithm and the like
         raise MaterialError(f"{name}: the private key cannot be read ({error})") from None
+
+
+def _opened(load: Callable[[bytes, bytes | None], Any], raw: bytes, password: bytes | None) -> Any:
+    """A private key; one that is not encrypted needs no password, though one was given for
+    others."""
+    try:
+        return load(raw, password)
+    except TypeError:
+        if password is None:
+            raise
+        return load(raw, None)
 
 
 def _of(private: Any, name: str) -> SoftwareKey:

@@ -76,6 +76,7 @@ _SUBJECT = re.compile(r"\[(\[?)(\w+)\]\]?(?: ([^\s:]+))?(?: ([A-Za-z_][\w.-]*))?
 
 def located(message: str, file: str, text: str, document: Mapping[str, Any]) -> str:
     """``message`` with ``file`` and the line that it is about in front of it."""
+    message = message.removeprefix(f"{file}: ")
     subject = _SUBJECT.match(message)
     line = Lines(text).find(_path(subject, document)) if subject else None
     return f"{file}:{line}: {message}" if line else f"{file}: {message}"

@@ -383,7 +383,7 @@ class Keeper:
             return False
         # Of many that judge at once, another one may have asked meanwhile.
         if self.store.version == seen:
-            await self.renew()
+            await self._taken(await self._supply(), quietly=True)
         return self.store.version != seen
 
     async def renew_daily(self) -> None:

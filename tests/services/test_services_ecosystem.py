@@ -16,6 +16,7 @@ from services.ecosystem import (
     EcosystemError,
     default_text,
     from_document,
+    from_text,
     load,
     to_document,
 )
@@ -293,3 +294,110 @@ def test_lenient_identifiers_pass(tmp_path: Path, serve: Any) -> None:
             car = world.run(world.service("garage")._car(pcid))
             outcome = world.run(world.service("garage").charge(car.pcid, "charger-1", 100, "auto"))
             assert (outcome.outcome, outcome.reason) == ("charged", "")
+
+
+# ------------------------------------------------------------------ lines and keys
+
+TEXT = default_text()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('trust_model = "operator-roots"', 'trust_modell = "x"', "did you mean trust_model?"),
+        ('trust_model = "operator-roots"', 'trust_model = "operator-rots"', "operator-roots?)"),
+        ("faults = false", 'faults = "yes"', "[ecosystem] faults: true or false"),
+        ('wmi = "WTM"', 'wmi = "WNV"', "terra-motors wmi: 'WNV' already belongs to nova-cars"),
+        ('provider_id = "NLGRD"', 'provider_id = "DESUN"', "'DESUN' already belongs to sunmile"),
+        ('operator_id = "NLVLT"', 'operator_id = "DEPLG"', "'DEPLG' already belongs to plugpark"),
+        ('kind = "cps"', 'kind = "csp"', "'csp' is none of"),
+        ('per_kwh = "0.49"', "per_kwh = 0.49", "plugpark tariff.per_kwh: text in quotes"),
+        ('evse_id = "DE*PLG*E0001*1"', 'evse_id = "DE*PLG*E0002*1"', "already belongs to"),
+        ('oem = "nova-cars"', 'oem = "nova-car"', "'nova-car' is no oem"),
+        ('"http://127.0.0.1:7104"', '"http://127.0.0.1:7102/x"', "already belongs to nova-cars"),
+        ('id = "admin"', 'id = "sunmile"', "[[client]] 1 id: 'sunmile' is the name of a party"),
+    ],
+)
+def test_every_error_names_its_line_and_key(old: str, new: str, words: str) -> None:
+    assert TEXT.count(old) >= 1, old
+    text = TEXT.replace(old, new, 1)
+    with pytest.raises(EcosystemError) as error:
+        from_text(text, "mine.toml")
+    found = next((one for one in error.value.problems if words in one), None)
+    assert found, error.value.problems
+    named = int(found.removeprefix("mine.toml:").partition(":")[0])
+    lines = [number for number, line in enumerate(text.splitlines(), 1) if new in line]
+    assert named in lines, found
+
+
+def test_all_problems_at_once_in_the_order_of_the_lines() -> None:
+    text = TEXT.replace('wmi = "WTM"', 'wmi = "WIO"').replace('per_kwh = "0.49"', "per_kwh = 1")
+    text = text.replace('kind = "ccp"', 'kind = "cpp"') + '\n[[client]]\nid = "x"\n'
+    with pytest.raises(EcosystemError) as error:
+        from_text(text, "mine.toml")
+    lines = [int(one.split(":")[1]) for one in error.value.problems]
+    assert len(lines) == 4
+    assert sorted(lines[:3]) == lines[:3]
+    assert str(error.value).count("\n") == 3
+
+
+ODD_TEXTS: list[tuple[str, str]] = [
+    ("", "[ecosystem] is missing"),
+    ("x = 1", "[ecosystem] is missing"),
+    ("[ecosystem]\n[ecosystem]", "mine.toml:2: no TOML"),
+    ("[ecosystem\n", "no TOML"),
+    ('[ecosystem]\nname = "a\n', "mine.toml:2: no TOML"),
+    ("a = " + "[" * 5000, "mine.toml"),
+    ("[ecosystem]\nname = 1\n", "mine.toml:2: [ecosystem] name: text"),
+    ("[ecosystem]\n[party]\nname = 'x'\n", "[[party]] entries are tables"),
+    ("[ecosystem]\nparty = 1\n", "party: no such key"),
+    ("[ecosystem]\n[[party]]\n", "mine.toml:2: [[party]] 1 name: is missing"),
+    (
+        "[ecosystem]\n# a comment\n[[party]]\n\"name\" = 'x'\nkind = 'rcp'\n"
+        "url = '''\n[[party]]'''\n",
+        "mine.toml:6: [[party]] x url",
+    ),
+    (
+        "[ecosystem]\n[[party]]\nname = 'x'\nkind = 'cpo'\nurl = 'http://h:1'\n"
+        "operator_id = 'DEABC'\n"
+        "tariff = { id = 'a', currency = 'EUR', per_kwh = 1, per_session = '0' }\n",
+        "mine.toml:7: [[party]] x tariff.per_kwh",
+    ),
+    (
+        "[ecosystem]\n[[party]]\nname = 'x'\nkind = 'rcp'\nurl = 'http://h:1'\n"
+        "policy.anchors = 'x'\n",
+        "mine.toml:6: [[party]] x policy.anchors: a rcp has no such policy",
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "words"), ODD_TEXTS)
+def test_texts_of_another_shape(text: str, words: str) -> None:
+    with pytest.raises(EcosystemError) as error:
+        from_text(text, "mine.toml")
+    assert words in str(error.value), str(error.value)
+
+
+def test_init_writes_what_check_accepts(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from scenarios.cli.app import app
+    from services.common.problems import WrongUseError
+
+    run = CliRunner().invoke
+    file = tmp_path / "mine.toml"
+    assert run(app, ["init", str(file)]).exit_code == 0
+    assert file.read_text() == TEXT
+    assert "hold" in run(app, ["check", str(file)]).stdout
+    assert run(app, ["init", "--check", str(file)]).exit_code == 0
+    refused = run(app, ["init", str(file)]).exception
+    assert isinstance(refused, WrongUseError)
+    assert "--force" in str(refused)
+    file.write_text("[ecosystem]\ncolor = 1\n")
+    wrong = run(app, ["check", str(file)]).exception
+    assert isinstance(wrong, EcosystemError)
+    assert f"{file}:2: [ecosystem] color: no such key" in str(wrong)
+    assert run(app, ["init", str(file), "--force", "--json"]).exit_code == 0
+    assert load(file).parties
+    nowhere = run(app, ["init", str(tmp_path / "no" / "folder.toml")]).exception
+    assert isinstance(nowhere, WrongUseError)
