@@ -10,6 +10,7 @@ import asyncio
 import base64
 import hashlib
 import logging
+import os
 import socket
 import sqlite3
 import threading
@@ -163,9 +164,13 @@ class World:
         """(party, table) -> rows and a digest over them; events are left out."""
         found = {}
         for name in parties or tuple(self.ecosystem.parties):
-            found.update(
-                {(name, table): seen for table, seen in _tables(self.database(name)).items()}
+            url = self.ecosystem.party(name).database
+            tables = (
+                _tables(self.database(name))
+                if url.startswith("sqlite")
+                else _postgresql_tables(url, name)
             )
+            found.update({(name, table): seen for table, seen in tables.items()})
         return found
 
     def database(self, name: str) -> Path:
@@ -193,6 +198,24 @@ def _tables(path: Path) -> dict[str, tuple[int, str]]:
             found[table] = (len(rows), hashlib.sha256(repr(rows).encode()).hexdigest())
     finally:
         connection.close()
+    return found
+
+
+def _postgresql_tables(url: str, schema: str) -> dict[str, tuple[int, str]]:
+    import psycopg
+    from psycopg.sql import SQL, Identifier
+
+    found = {}
+    with psycopg.connect(url) as connection:
+        names = connection.execute(
+            "SELECT table_name FROM information_schema.tables WHERE table_schema = %s", (schema,)
+        ).fetchall()
+        for (table,) in names:
+            if table in ("events", "event_marks"):
+                continue
+            query = SQL("SELECT * FROM {}").format(Identifier(schema, table))
+            rows = sorted(repr(row) for row in connection.execute(query))
+            found[table] = (len(rows), hashlib.sha256(repr(rows).encode()).hexdigest())
     return found
 
 
@@ -344,10 +367,15 @@ def listen() -> Any:
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """The default ecosystem, running; strict in everything."""
-    folder = tmp_path_factory.mktemp("ecosystem")
-    with serving(load(data=folder).on_free_ports()) as found:
+def world(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[World]:
+    """The default ecosystem, running; strict in everything. PNCLAB_TEST_POSTGRESQL=1 puts it on
+    PostgreSQL."""
+    ecosystem = load(data=tmp_path_factory.mktemp("ecosystem")).on_free_ports()
+    if os.environ.get("PNCLAB_TEST_POSTGRESQL"):
+        ecosystem = ecosystem.on_database(request.getfixturevalue("postgresql_server").new())
+    with serving(ecosystem) as found:
         yield found
 
 
