@@ -27,6 +27,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from .clock import real_time
@@ -79,8 +80,12 @@ _SECRET_ENDINGS = ("secret", "password", "passphrase", "accesstoken", "refreshto
 # The private members of a JSON Web Key (RFC 7518 section 6).
 _JWK_SECRETS = frozenset({"d", "p", "q", "dp", "dq", "qi", "k", "oth"})
 
-# A text without one of these holds no secret that can be seen.
-_HINTS = ("eyj", "bearer", "private key", "authorization", "secret", "token", "passw", "passph")
+# A text without one of these, in lower case, holds no secret that can be seen. They are looked
+# for one by one: that takes a tenth of the time of one expression.
+_HINTS = (
+    *("eyj", "bearer", "private key", "authorization"),
+    *("secret", "token", "passw", "passph", "api_key"),
+)
 _SECRET_TEXTS: tuple[tuple[re.Pattern[str], str], ...] = (
     # An encrypted private key says so in its first line.
     (
@@ -91,7 +96,7 @@ _SECRET_TEXTS: tuple[tuple[re.Pattern[str], str], ...] = (
         ),
         REDACTED,
     ),
-    (re.compile(r"eyJ[\w-]{6,}\.[\w-]{2,}(?:\.[\w-]*)*"), REDACTED),
+    (re.compile(r"(?<![\w-])eyJ[\w-]{6,}\.[\w-]{2,}(?:\.[\w-]*)*"), REDACTED),
     (re.compile(r"(?i)\b(bearer\s+)(?=\S*[\d.=_-])[\w.~+/=-]{8,}"), rf"\1{REDACTED}"),
     (re.compile(r"(?i)\b(authorization:\s*)\S+(?:[ \t]+\S+)?"), rf"\1{REDACTED}"),
     (
@@ -220,7 +225,7 @@ def redacted(value: Any, _depth: int = 0) -> Any:
         jwk = "kty" in value
         return {
             redacted(key): REDACTED
-            if inner and (_secret_name(key) or (jwk and key in _JWK_SECRETS))
+            if inner and (_secret_name(key[-64:]) or (jwk and key in _JWK_SECRETS))
             else redacted(inner, _depth + 1)
             for key, inner in value.items()
         }
@@ -229,6 +234,7 @@ def redacted(value: Any, _depth: int = 0) -> Any:
     return value
 
 
+@lru_cache(maxsize=2048)
 def _secret_name(name: str) -> bool:
     plain = re.sub("[-_ ]", "", name.lower())
     return plain in SECRET_NAMES or plain.endswith(_SECRET_ENDINGS)
@@ -245,10 +251,12 @@ def _without_secrets(text: str) -> str:
     if len(text) < 8:
         return text
     lower = text.lower()
-    if any(hint in lower for hint in _HINTS):
-        for pattern, replacement in _SECRET_TEXTS:
-            text = pattern.sub(replacement, text)
-    return _BASE64_DER.sub(_without_key, text) if "M" in text else text
+    for hint in _HINTS:
+        if hint in lower:
+            for pattern, replacement in _SECRET_TEXTS:
+                text = pattern.sub(replacement, text)
+            break
+    return _BASE64_DER.sub(_without_key, text) if len(text) > 40 and "M" in text else text
 
 
 def _without_key(found: re.Match[str]) -> str:

@@ -294,6 +294,19 @@ def test_secrets_are_found_wherever_they_are(
     assert not any(secret.lower() in one.lower() for one in event.marks)
 
 
+@pytest.mark.parametrize(
+    "part",
+    ["eyJ", "eyJ.", "bearer ", "bearer\t", "-----BEGIN ", "-----BEGIN PRIVATE KEY-----", "secret",
+     "secret=", "token: ", "authorization: ", "MII", "M ", "\0", "client_secret\"", "passw"],
+)  # fmt: skip
+def test_looking_for_secrets_takes_time_in_proportion(part: str) -> None:
+    text = part * (60_000 // len(part))
+    begun = time.process_time()
+    for hostile in (text, text + " " * 60_000, " " * 60_000 + text):
+        redacted(hostile)
+    assert time.process_time() - begun < 0.5
+
+
 def test_a_secret_beyond_what_is_kept_is_not_cut_into_view() -> None:
     long = b"x=1&" * 20_000 + b"client_secret=s3cr3t"
     event = stamped(request=long)
