@@ -67,15 +67,20 @@ async def bundle_for_another_car(town: Town) -> Ending:
 
 @scenario(refused_by_car("provisioning service"))
 async def bundle_signed_by_wrong_role(town: Town) -> Ending:
-    """The contract data is signed under the right root by somebody who is no provisioning
-    service: a charger's certificate vouches for chargers only."""
+    """The contract data is signed by somebody who is no provisioning service.
+
+    The signature is right and the chain ends at the right root; but a charger's certificate
+    vouches for a charger only.
+    """
     return await _is_given(town, await town.contracted(), "ccp", "bundle-wrong-role")
 
 
 @scenario(refused_by_car("key"))
 async def key_does_not_match_certificate(town: Town) -> Ending:
-    """The key in the bundle is not the contract certificate's; the signature over both is
-    right."""
+    """The key in the bundle is not the contract certificate's.
+
+    The operator has put the wrong one in, and everything after that is signed as it should be.
+    """
     car = await town.car()
     async with town.fault(town.cast.operator, "key-does-not-match", pcid=car.pcid):
         contract = await town.contract(car)
