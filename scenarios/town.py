@@ -325,6 +325,23 @@ class Town:
         session = await self._settled(cpo, visit.charger, visit.emaid)
         return replace(visit.ending, paid=session.get("status", ""))
 
+    async def until(self, contract: Contract, status: str) -> None:
+        """Wait until a contract has this status: what spans operators takes a round."""
+        until = time.monotonic() + SETTLED_WITHIN
+        path = f"/contracts/{quote(contract.emaid, safe='')}"
+        while True:
+            for party in self.ecosystem.of_kind("mo"):
+                await self.lab.call(party.name, "POST", "/jobs/run")
+            seen = await self.lab.call(contract.operator, "GET", path)
+            if seen["status"] == status:
+                return
+            if time.monotonic() > until:
+                raise NotAsExpectedError(
+                    f"{contract.emaid} is {seen['status']}, not {status}, after "
+                    f"{SETTLED_WITHIN:g} s"
+                )
+            await asyncio.sleep(0.1)
+
     async def _contract(self, contract: Contract, verb: str, body: Any = None) -> None:
         path = f"/contracts/{quote(contract.emaid, safe='')}/{verb}"
         await self.lab.call(contract.operator, "POST", path, body)

@@ -43,3 +43,57 @@ async def sold_car_contract_revoked(town: Town) -> dict[str, Ending]:
     wanted = (1, 1) if town.spoiling else (3, 0)
     town.must(paid == wanted, f"seller and buyer got {paid} invoices, wanted are {wanted}")
     return seen
+
+
+@scenario(refused("PaymentDetailsReq", "FAILED_CertificateRevoked", "revoked"))
+async def lost_car(town: Town) -> Ending:
+    """A car is stolen: its maker and its driver's operator are told, and it charges no more.
+
+    The maker revokes the provisioning certificate, so that nothing new is installed either;
+    the operator, told by its driver, revokes the contract.
+    """
+    contract = await town.installed()
+    if town.spoiling:
+        pcid = contract.car.pcid
+        await town.lab.call(contract.car.garage, "POST", f"/vehicles/{pcid}/lost")
+        await town.lab.call(contract.operator, "POST", f"/cars/{pcid}/lost")
+    return await town.charge(contract.car, installation="never")
+
+
+@scenario(
+    {
+        "before the new contract is in the car": charged(),
+        "at the new contract's first visit": charged(),
+        "with the old contract": refused("AuthorizationReq", "FAILED_ContractCanceled"),
+    },
+    twin={
+        "before the new contract is in the car": charged(),
+        "at the new contract's first visit": charged(),
+        "with the old contract": charged(),
+    },
+)
+async def change_of_operator(town: Town) -> dict[str, Ending]:
+    """A driver moves to another mobility operator; the car is never without a good contract.
+
+    The old operator releases the contract to the new one, which cancels it when its own has
+    reached the car. The twin signs a second contract without giving up the first.
+    """
+    old = await town.installed()
+    other = town.cast.hosted_operator
+    follows: dict[str, str] = {}
+    if town.spoiling:
+        path = f"/contracts/{old.emaid}/release"
+        await town.lab.call(old.operator, "PUT", path, {"provider_id": other.scope_id})
+        follows["replaces"] = old.emaid
+    new = await town.contract(old.car, other, **follows)
+    seen = {
+        "before the new contract is in the car": await town.charge(old.car, installation="never"),
+        "at the new contract's first visit": await town.charge(old.car, installation="always"),
+    }
+    if town.spoiling:
+        await town.until(old, "cancelled")
+    await town.make_default(new)
+    seen["with the old contract"] = await town.charge(
+        old.car, installation="never", emaid=old.emaid
+    )
+    return seen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -14,12 +15,13 @@ PARTS = parts_of(catalogue().values())
 
 
 @pytest.fixture(scope="module")
-def results(postgresql: str) -> dict[str, Result]:
+def results(postgresql_server: Any) -> dict[str, Result]:
     """Every play of the library, played once; each session has a database of its own."""
+    server = postgresql_server.new()
 
     async def all_plays() -> list[Result]:
         scenarios = list(catalogue().values())
-        return [result async for result in play(load(), scenarios, database=postgresql)]
+        return [result async for result in play(load(), scenarios, database=server)]
 
     return {result.part.name: result for result in asyncio.run(all_plays())}
 
