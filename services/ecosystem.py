@@ -295,6 +295,25 @@ class PartyConfig:
         return host, int(port)
 
 
+class _HeldPorts:
+    """Ports of loopback that are bound and not listened on: whoever says SO_REUSEADDR, as
+    servers do, may listen there, and the system gives them to nobody else."""
+
+    def __init__(self) -> None:
+        self._sockets: list[socket.socket] = []
+
+    def one(self) -> int:
+        holder = socket.socket()
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        self._sockets.append(holder)
+        return int(holder.getsockname()[1])
+
+    def __del__(self) -> None:
+        for holder in self._sockets:
+            holder.close()
+
+
 @dataclass(frozen=True)
 class Ecosystem:
     """All parties, and what they have in common."""
@@ -316,6 +335,8 @@ class Ecosystem:
     faults: bool = False
     # Where keys and identifiers come from: the machine's entropy, or a seed (for studies).
     seed: str | None = None
+    # Ports that are kept for it, where they were not chosen by the file.
+    held: _HeldPorts | None = field(default=None, repr=False, compare=False)
 
     def party(self, name: str) -> PartyConfig:
         try:
@@ -379,23 +400,17 @@ class Ecosystem:
         return replace(self, parties=parties)
 
     def on_free_ports(self) -> Ecosystem:
-        """The same ecosystem on ports of loopback that are free now."""
-        held: list[socket.socket] = []
-
-        def free() -> int:
-            listener = socket.create_server(("127.0.0.1", 0))
-            held.append(listener)
-            return int(listener.getsockname()[1])
-
+        """The same ecosystem on ports of loopback that are free now, and kept free for it for
+        as long as it (or an ecosystem made from it) is at hand."""
+        held = _HeldPorts()
         parties = {}
         for party in self.parties.values():
             options = dict(party.options)
             if "cable" in options:
-                options["cable"] = f"127.0.0.1:{free()}"
-            parties[party.name] = replace(party, url=f"http://127.0.0.1:{free()}", options=options)
-        for listener in held:
-            listener.close()
-        return replace(self, parties=parties)
+                options["cable"] = f"127.0.0.1:{held.one()}"
+            url = f"http://127.0.0.1:{held.one()}"
+            parties[party.name] = replace(party, url=url, options=options)
+        return replace(self, parties=parties, held=held)
 
     def with_faults(self) -> Ecosystem:
         """The same ecosystem, in which parties may be told to misbehave."""
