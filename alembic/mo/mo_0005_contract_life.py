@@ -38,6 +38,9 @@ def upgrade() -> None:
         batch_op.create_index(
             batch_op.f("ix_contract_generations_status"), ["status"], unique=False
         )
+        batch_op.create_index(
+            batch_op.f("ix_contract_generations_not_after"), ["not_after"], unique=False
+        )
 
     with op.batch_alter_table("authorizations", schema=None) as batch_op:
         batch_op.add_column(sa.Column("fingerprint", sa.String(length=64), nullable=True))
@@ -88,6 +91,7 @@ def downgrade() -> None:
         batch_op.drop_column("fingerprint")
 
     with op.batch_alter_table("contract_generations", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_contract_generations_not_after"))
         batch_op.drop_index(batch_op.f("ix_contract_generations_status"))
 
     op.drop_table("contract_generations")

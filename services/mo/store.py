@@ -103,7 +103,7 @@ class GenerationRow(Base):  # type: ignore[misc,valid-type]
     update_for: Mapped[str | None] = mapped_column(String(64))
     update_encrypted_key: Mapped[bytes | None] = mapped_column(LargeBinary)
     update_dh_public_key: Mapped[bytes | None] = mapped_column(LargeBinary)
-    not_after: Mapped[datetime] = mapped_column(Instant)
+    not_after: Mapped[datetime] = mapped_column(Instant, index=True)
     issued_at: Mapped[datetime] = mapped_column(Instant)
 
 

@@ -26,7 +26,7 @@ from services.common.errors import Refusal
 from services.common.events import Event
 from services.common.party import Party
 
-from .store import CarRow, InstalledRow, SaleRow, installed, normal, unfinished_sales
+from .store import CarRow, InstalledRow, SaleRow, followed, installed, normal, unfinished_sales
 
 if TYPE_CHECKING:
     from .service import Garage
@@ -150,17 +150,14 @@ class Life:
     async def _drop_expired(self) -> None:
         """Certificates that a newer one of the same contract followed, once they expired."""
         now = self.party.clock.now()
-        for car in await self.garage.list():
-            rows = await self.party.database.read(
-                lambda session, pcid=car.pcid: installed(session, pcid)  # type: ignore[misc]
-            )
+        for pcid, rows in (await self.party.database.read(followed)).items():
             seen: set[str] = set()
             old = []
             for row in rows:
                 if normal(row.emaid) in seen and from_pem(row.chain)[0].not_valid_after_utc <= now:
                     old.append(row)
                 seen.add(normal(row.emaid))
-            await self._drop(car.pcid, old, "it expired and has a successor")
+            await self._drop(pcid, old, "it expired and has a successor")
 
     # -------------------------------------------------------------------- sale
 

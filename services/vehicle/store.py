@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ForeignKey, String, Text, false, select
+from sqlalchemy import ForeignKey, String, Text, false, func, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 from sqlalchemy.types import JSON
 
@@ -86,6 +86,21 @@ def installed(session: Session, pcid: str) -> list[InstalledRow]:
             select(InstalledRow).where(InstalledRow.pcid == pcid).order_by(InstalledRow.id.desc())
         )
     )
+
+
+def followed(session: Session) -> dict[str, list[InstalledRow]]:
+    """What is installed in the cars that have more than one certificate, newest first."""
+    several = (
+        select(InstalledRow.pcid).group_by(InstalledRow.pcid).having(func.count() > 1).subquery()
+    )
+    found: dict[str, list[InstalledRow]] = {}
+    for row in session.scalars(
+        select(InstalledRow)
+        .where(InstalledRow.pcid.in_(select(several.c.pcid)))
+        .order_by(InstalledRow.id.desc())
+    ):
+        found.setdefault(row.pcid, []).append(row)
+    return found
 
 
 def normal(emaid: str) -> str:
