@@ -160,7 +160,7 @@ def marks_of(*told: Any) -> tuple[str, ...]:
                     found.update(dict.fromkeys(_marks(kind, value)))
             elif kind == "fault" and isinstance(value, Mapping):
                 below.append(("fault", value.get("id")))
-            else:
+            elif len(below) < MAX_VALUES:
                 below.extend(_inside(kind, value))
         if not below:
             break
@@ -189,7 +189,7 @@ def _inside(kind: str, value: Any) -> Iterable[tuple[str, Any]]:
     if isinstance(value, Mapping):
         return [(_kind_of(name, kind), inner) for name, inner in value.items()]
     if isinstance(value, list | tuple):
-        return [(kind, inner) for inner in value]
+        return [(kind, inner) for inner in value[:MAX_VALUES]]
     if value is None or isinstance(value, Enum | int | float):
         return ()
     return [(_kind_of(name, kind), inner) for name, inner in getattr(value, "__dict__", {}).items()]
