@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from typer.testing import CliRunner
 
 from pki.edition import ISO2
 from pki.issuing import Authority, self_issue
 from pki.keys import SoftwareKey
 from pki.names import Subject
 from pki.profiles import Role, profile
+from scenarios.cli.app import app
 from services.common.certificates import b64, der_of, fingerprint, pem
-from services.ecosystem import load
+from services.common.problems import WrongUseError
+from services.ecosystem import load, to_document
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -366,3 +370,53 @@ def test_no_store_under_another_trust_model_has_what_it_does_not_hold(
         assert {one["role"] for one in store["anchors"]} == {"v2g-root", "oem-root"}
         charger = world.ok("charger-1", "GET", "/trust-store")
         assert {one["role"] for one in charger["anchors"]} == {"v2g-root"}
+
+
+def test_the_command(manual: World, tmp_path: Path) -> None:
+    """Show, renew, add, remove, over the air: by people's names for things."""
+    world = manual
+    file = tmp_path / "ecosystem.toml"
+    file.write_text(to_document(world.ecosystem))
+
+    def pnclab(*words: str) -> Any:
+        result = CliRunner().invoke(app, ["trust", *words, "-e", str(file), "--json"])
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return json.loads(result.stdout)
+
+    pcid = world.car()["pcid"]
+    for name in (*JUDGES, "charger-1"):
+        world.ok(name, "POST", "/trust-store/renew")
+    root = new_root(world, name="Shown root")
+    publish(world, root)
+    (store,) = pnclab("show", "plugpark")
+    assert store["stale"] is True
+    assert [one["fingerprint"] for one in store["missing"]] == [fingerprint(root)]
+    everybody = {one["holder"] for one in pnclab("show")}
+    assert {*JUDGES, "charger-1", "cars", pcid} <= everybody
+    assert pnclab("renew", "plugpark")["added"] == [fingerprint(root)]
+    assert pnclab("show", "plugpark")[0]["stale"] is False
+    world.ok("nova-cars", "POST", "/over-the-air/renew")
+    (change,) = pnclab("ota", "nova-cars", pcid)
+    assert change["added"] == [fingerprint(root)]
+    assert pnclab("show", pcid)[0]["source"] == "nova-cars over the air"
+    withdraw(world, root)
+    assert pnclab("show", pcid)[0]["withdrawn"] == [fingerprint(root)]
+    assert pnclab("renew", pcid)["removed"] == [fingerprint(root)]
+    by_hand = tmp_path / "root.pem"
+    by_hand.write_text(pem([root]))
+    assert pnclab("add", "charger-1", str(by_hand), "--as", "v2g-root")["added"]
+    assert pnclab("show", "charger-1")[0]["withdrawn"] == []
+    assert pnclab("remove", "charger-1", fingerprint(root)[:12])["removed"]
+    for words, wrong in (
+        (("show", "nobody"), "neither a party nor a car"),
+        (("show", "root-pool"), "holds no trust store"),
+        (("remove", "charger-1", "zz"), "0 anchors"),
+        (("remove", "charger-1", ""), "anchors of charger-1 begin so"),
+        (("add", "charger-1", str(by_hand), "--as", "king"), "'king' is none of"),
+        (("add", "charger-1", str(file)), "neither PEM nor DER"),
+        (("ota", "sunmile"), "no vehicle maker"),
+        (("ota", "terra-motors", pcid), "no car of terra-motors"),
+    ):
+        with pytest.raises(WrongUseError, match=wrong):
+            pnclab(*words)
