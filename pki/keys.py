@@ -152,6 +152,10 @@ class SoftwareKey:
         private = ec.derive_private_key(scalar, algorithm.curve)
         return cls(private, reference=reference, deterministic=deterministic)
 
+    def repeatable(self) -> Self:
+        """The same key, signing deterministically (RFC 6979)."""
+        return type(self)(self._private, reference=self.reference, deterministic=True)
+
     @classmethod
     def from_pkcs8(
         cls, encoded: bytes, password: bytes | None = None, *, reference: str = ""

@@ -281,6 +281,19 @@ class PartyConfig:
     policy: Mapping[str, str] = field(default_factory=dict)
     tariff: Tariff | None = None
     options: Mapping[str, str] = field(default_factory=dict)
+    # What stands in certificates instead of ``url``: how others reach the party.
+    public_url: str | None = None
+
+    @property
+    def seen_at(self) -> str:
+        """The address that is written into certificates."""
+        return self.public_url or self.url
+
+    @property
+    def seen_address(self) -> tuple[str, int]:
+        """Host and port of :attr:`seen_at`."""
+        parts = urlsplit(self.seen_at)
+        return parts.hostname or "127.0.0.1", parts.port or 80
 
     @property
     def address(self) -> tuple[str, int]:
@@ -619,6 +632,8 @@ def to_document(ecosystem: Ecosystem) -> str:
             "database": party.database,
             "secret_file": str(party.secret_file),
         }
+        if party.public_url:
+            values["public_url"] = party.public_url
         if party.scope_id:
             values[SCOPE_FIELDS[party.kind]] = party.scope_id
         lines += ["", "[[party]]"]
@@ -656,7 +671,17 @@ _HEAD = {
     "faults",
     "seed",
 }
-_COMMON = {"name", "kind", "title", "organisation", "url", "database", "secret_file", "policy"}
+_COMMON = {
+    "name",
+    "kind",
+    "title",
+    "organisation",
+    "url",
+    "public_url",
+    "database",
+    "secret_file",
+    "policy",
+}
 _OPTIONS: Mapping[str, Mapping[str, str | None]] = {
     # key: default, None where the entry must give it
     "mo": {
@@ -732,6 +757,7 @@ def _party(entry: Mapping[str, Any], number: int, folder: Path, shared: str | No
         policy={key: POLICIES[key].values[0] for key in POLICIES_OF.get(kind, ())} | policy,
         tariff=_tariff(entry.get("tariff"), where) if kind == "cpo" else None,
         options=options,
+        public_url=_url(entry, where, "public_url") if "public_url" in entry else None,
     )
 
 
@@ -1021,15 +1047,15 @@ def _shaped(entry: Mapping[str, Any], key: str, where: str, default: str | None 
     return value
 
 
-def _url(entry: Mapping[str, Any], where: str) -> str:
-    url = _text(entry, "url", where).rstrip("/")
+def _url(entry: Mapping[str, Any], where: str, key: str = "url") -> str:
+    url = _text(entry, key, where).rstrip("/")
     try:
         parts = urlsplit(url)
         good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
     except ValueError:  # a port beyond 65535, a broken IPv6 address
         good = False
     if not good:
-        raise EcosystemError(f"{where} url: {url!r} is not an http(s) address")
+        raise EcosystemError(f"{where} {key}: {url!r} is not an http(s) address")
     return url
 
 

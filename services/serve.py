@@ -28,6 +28,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from .common.app import Preparation
 from .common.engines import shown
+from .common.entropy import WARNING
 from .common.migrations import SchemaError
 from .common.problems import NotAsExpectedError, WrongUseError
 from .ecosystem import Ecosystem
@@ -159,6 +160,7 @@ async def serve(
     A single party may wait for others for ever; what goes wrong in its own house ends it
     (StartError).
     """
+    _warn_of_seed(ecosystem)
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -186,6 +188,11 @@ async def serve(
             task.result()
 
 
+def _warn_of_seed(ecosystem: Ecosystem) -> None:
+    if ecosystem.seed is not None:
+        log.warning("%s: %s", ecosystem.name, WARNING)
+
+
 def serve_with_workers(ecosystem: Ecosystem, name: str, workers: int) -> None:
     """Serve ``name`` in ``workers`` processes until SIGINT or SIGTERM; one that dies is replaced.
 
@@ -194,10 +201,16 @@ def serve_with_workers(ecosystem: Ecosystem, name: str, workers: int) -> None:
     because its party cannot start.
     """
     kind = ecosystem.party(name).kind
+    if ecosystem.seed is not None and workers > 1:
+        raise WorkersError(
+            f"--workers: under a seed a party has one process: {workers} would draw the same keys "
+            "and identifiers"
+        )
     if not 1 <= workers <= MAX_WORKERS:
         raise WorkersError(f"--workers: {workers} is not within 1 and {MAX_WORKERS}")
     if kind in ALONE and workers > 1:
         raise WorkersError(f"--workers: a {kind} has one process: {ALONE[kind]}")
+    _warn_of_seed(ecosystem)
     with _data_of(ecosystem, name, shared=True), _listen(ecosystem, name) as listener:
         importlib.import_module(APPS[kind])  # once for all of them
         gc.freeze()

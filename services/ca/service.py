@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -296,7 +295,7 @@ class CertificateAuthority:
                 signer=key,
                 not_before=wanted.first,
                 not_after=wanted.last,
-                serial=new_serial(os.urandom(20)),
+                serial=self._serial(role, name),
             )
             await self._keep_authority(role, reference, certificate, (), wanted)
         elif issuer_role in self.roles:
@@ -447,8 +446,8 @@ class CertificateAuthority:
                 authority=issuer.authority,
                 not_before=wanted.first,
                 not_after=wanted.last,
-                serial=new_serial(os.urandom(20)),
-                ocsp_url=None if role is Role.OCSP_SIGNER else f"{self.party.config.url}/ocsp",
+                serial=self._serial(role, subject),
+                ocsp_url=None if role is Role.OCSP_SIGNER else f"{self.party.config.seen_at}/ocsp",
                 crl_url=None,
             )
         except IssuingError as error:
@@ -503,6 +502,9 @@ class CertificateAuthority:
             )
         issuer = next(own for own in self._authorities if own.id == known.authority)
         return Issued((certificate, *issuer.chain), new=False)
+
+    def _serial(self, role: Role, subject: Subject) -> int:
+        return new_serial(self.party.entropy(f"serial/{role.value}/{subject.common_name}", 20))
 
     def _again(self, authority: OpenAuthority) -> OpenAuthority:
         """``authority`` as it is now: its key may be lost since."""

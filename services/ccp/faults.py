@@ -59,7 +59,7 @@ async def _tampered(_party: Party, fault: Fault, data: ContractData, _by: str) -
 async def _wrong_signature(
     party: Party, _fault: Fault, data: ContractData, _by: str
 ) -> ContractData:
-    return data.signed(SoftwareKey.generate(party.edition), party.edition)
+    return data.signed(party.entropy.key("fault", party.edition), party.edition)
 
 
 async def _wrong_role(party: Party, _fault: Fault, data: ContractData, by: str) -> ContractData:
@@ -119,7 +119,7 @@ async def _certified(party: Party, role: Role, stored_by: str) -> Signer:
     name = f"{party.config.organisation} provisioning service"
     if role is Role.SECC:
         name = next(one.options["evse_id"] for one in ecosystem.of_kind("charger"))
-    key = SoftwareKey.generate(party.edition)
+    key = party.entropy.key("fault", party.edition)
     request = certificate_request(Subject(common_name=name), key)
     body = {"role": role.value, "csr": b64(request)}
     answer = await _as_admin(party, root, "/certificates", body)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -178,7 +177,7 @@ class SeccSession:
     # ------------------------------------------------------------- the session
 
     async def on_SessionSetupReq(self, _m: Any, body: iso2.SessionSetupReq) -> iso2.V2G_Message:
-        self.facts.session_id = secrets.token_bytes(8)
+        self.facts.session_id = self.charger.party.entropy("session", 8)
         self.facts.evccid = body.EVCCID.hex().upper()
         return self._wrap(
             iso2.SessionSetupRes(
@@ -338,7 +337,7 @@ class SeccSession:
             raise SessionOver(self._refuse("PaymentDetailsReq", code, found.reason))
         self.facts.emaid = body.eMAID
         self.facts.contract_chain = chain
-        self.facts.challenge = secrets.token_bytes(16)
+        self.facts.challenge = self.charger.party.entropy(f"challenge/{body.eMAID}", 16)
         return self._wrap(
             iso2.PaymentDetailsRes(
                 ResponseCode=code,

@@ -17,7 +17,6 @@ When a fault acts (its window) is ecosystem time.
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -225,7 +224,7 @@ class Faults:
                 f"ends: {ends.isoformat()} is past or not after its begin; now is {now:%F %T}Z",
             )
         fault = Fault(
-            id=secrets.token_hex(4),
+            id=self.party.entropy("fault/id", 4).hex(),
             kind=kind,
             target=aimed,
             parameters=values,

@@ -17,6 +17,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from cryptography import x509
@@ -36,6 +37,9 @@ from .events import Event
 from .intermediates import Intermediates
 from .party import Party
 from .trust_stores import Keeper, Offer, pool
+
+if TYPE_CHECKING:
+    from services.ecosystem import PartyConfig
 
 HOLDERS: Mapping[str, Holder] = {
     "pcp": Holder.POOL,
@@ -70,6 +74,8 @@ class Judge:
             supply or pool(party, holder),
             party.config.policy["anchors"],
         )
+        # Elapsed time is not repeatable: under a seed nothing is used again.
+        self._reuse = 0.0 if party.entropy.seeded else CA_ANSWER_REUSE
         self._recent: dict[tuple[str, int], tuple[float, asyncio.Future[bytes | None]]] = {}
         self.intermediates = Intermediates(party)
         party.keepers["trust-store"] = self.keeper
@@ -210,7 +216,7 @@ class Judge:
         # An answer has a time of its own: once the clock was moved it is asked for again.
         mark, now = (fingerprint(certificate), self.party.clock.moves), time.monotonic()
         known = self._recent.get(mark)
-        if known is None or known[0] < now - CA_ANSWER_REUSE:
+        if known is None or known[0] < now - self._reuse:
             if len(self._recent) >= MAX_RECENT:
                 self._recent.clear()
             asked = asyncio.ensure_future(self._fetch(certificate, issuer, url))
@@ -223,11 +229,14 @@ class Judge:
     async def _fetch(
         self, certificate: x509.Certificate, issuer: x509.Certificate, url: str
     ) -> bytes | None:
+        responder = self._responder(url)
+        if responder is None:
+            return None
         try:
             status, answer = await self.party.http.send(
-                self._responder(url) or url,
+                responder.name,
                 "POST",
-                url,
+                url.replace(responder.seen_at, responder.url, 1),
                 name="OCSP",
                 summary=f"{self.party.config.title} asks whether "
                 f"{readable(certificate.subject)} was revoked",
@@ -239,8 +248,8 @@ class Judge:
             return None  # the walker says "unavailable", and the policy what follows
         return answer if status == 200 else None
 
-    def _responder(self, url: str) -> str | None:
-        """The party that listens at the host and port of ``url``; None: nobody is asked there."""
+    def _responder(self, url: str) -> PartyConfig | None:
+        """The party that is found at the host and port of ``url``; None: nobody is asked there."""
         try:
             parts = urlsplit(url)
             wanted = (parts.hostname, parts.port or 80)
@@ -249,8 +258,8 @@ class Judge:
         if parts.scheme != "http" or parts.username is not None:
             return None
         for party in self.party.ecosystem.parties.values():
-            if party.address == wanted:
-                return party.name
+            if wanted in (party.address, party.seen_address):
+                return party
         return None
 
 

@@ -9,6 +9,7 @@ swapped.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from pki.edition import Edition
 from pki.keys import SoftwareKey
 
 from .database import Database
+from .entropy import Entropy
 from .events import cost
 from .problems import WrongUseError
 
@@ -94,7 +96,11 @@ class CountedKey:
 class KeyStore:
     """The keys of one party, by reference (``"ca/mo-sub2"``, ``"car/WNV.../provisioning"``)."""
 
-    def __init__(self, database: Database, key_row: Any, secret: bytes) -> None:
+    def __init__(
+        self, database: Database, key_row: Any, secret: bytes, entropy: Entropy | None = None
+    ) -> None:
+        self._entropy = entropy or Entropy("")
+        self._making = asyncio.Lock()
         self._database = database
         self._row = key_row
         self._cipher = AESGCM(secret)
@@ -106,7 +112,7 @@ class KeyStore:
         sealed = nonce + self._cipher.encrypt(nonce, key.pkcs8(), reference.encode())
         session.merge(self._row(reference=reference, sealed=sealed))
         self._open.pop(reference, None)
-        return CountedKey(key, reference)
+        return self._counted(key, reference)
 
     def remove(self, session: Session, reference: str) -> None:
         """Forget the key under ``reference`` within a write."""
@@ -115,7 +121,7 @@ class KeyStore:
 
     async def generate(self, reference: str, edition: Edition) -> CountedKey:
         """Make a key and keep it."""
-        key = SoftwareKey.generate(edition, reference=reference)
+        key = self._entropy.key(f"key/{reference}", edition, reference)
         return await self._database.write(lambda session: self.put(session, reference, key))
 
     async def get(self, reference: str) -> CountedKey:
@@ -133,7 +139,7 @@ class KeyStore:
         try:
             return await self.get(reference)
         except KeyError:
-            key = SoftwareKey.generate(edition, reference=reference)
+            pass
 
         def keep(session: Session) -> CountedKey:
             known = session.get(self._row, reference)
@@ -141,7 +147,10 @@ class KeyStore:
                 return self._unseal(reference, known.sealed)
             return self.put(session, reference, key)
 
-        return await self._database.write(keep)
+        # One at a time: which key is kept must not depend on who is first.
+        async with self._making:
+            key = self._entropy.key(f"key/{reference}", edition, reference)
+            return await self._database.write(keep)
 
     def destroy(self, session: Session, reference: str) -> bool:
         """Destroy the key under ``reference`` within a write; whether there was one."""
@@ -161,4 +170,8 @@ class KeyStore:
                 f"the key {reference!r} was sealed under another secret than the one in this "
                 "party's secret file"
             ) from None
-        return CountedKey(SoftwareKey.from_pkcs8(der), reference)
+        return self._counted(SoftwareKey.from_pkcs8(der), reference)
+
+    def _counted(self, key: SoftwareKey, reference: str) -> CountedKey:
+        # Under a seed what is signed must come out alike, with keys from elsewhere too.
+        return CountedKey(key.repeatable() if self._entropy.seeded else key, reference)

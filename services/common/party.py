@@ -19,6 +19,7 @@ from .auth import TokenIssuer
 from .client import Http, PartyClient
 from .clock import Clock
 from .database import Database
+from .entropy import Entropy
 from .errors import Refusal
 from .events import Recorder, current_unit, unit_of_work
 from .faults import Faults
@@ -57,7 +58,8 @@ class Party:
         secret = sealing_secret(
             self.config.secret_file, lost=has_sealed_keys(self.database, tables.key_row)
         )
-        self.keys = KeyStore(self.database, tables.key_row, secret)
+        self.entropy = Entropy(name, ecosystem.seed, self.config.secret_file.with_suffix(".starts"))
+        self.keys = KeyStore(self.database, tables.key_row, secret, self.entropy)
         self.recorder = Recorder(name, self.clock)
         self.tokens = TokenIssuer(
             name,

@@ -8,7 +8,6 @@ OCPI's words. Charge detail records are sent until they are answered.
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -254,7 +253,7 @@ class ChargePointOperator:
         """Let a car charge without its operator's word: whether that is paid, the operator's
         policy ``offline_sessions`` decides afterwards."""
         row = OfflineRow(
-            reference=f"{OFFLINE}{secrets.token_hex(8)}",
+            reference=f"{OFFLINE}{self.party.entropy('offline', 8).hex()}",
             emaid=emaid.normal,
             evse_id=evse_id,
             certificate=certificate,
@@ -309,7 +308,8 @@ class ChargePointOperator:
             raise Refusal(422, "unknown_operator", f"emaid: nobody answers for {emaid}")
         offline = await self._offline_row(authorization, emaid, evse_id)
         row = SessionRow(
-            id=f"{self.party.config.scope_id}-{secrets.token_hex(8).upper()}",
+            id=f"{self.party.config.scope_id}-"
+            f"{self.party.entropy(f'session/{charger}', 8).hex().upper()}",
             charger=charger,
             evse_id=evse_id,
             session_id=session_id.upper(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,7 +43,7 @@ class Accounts:
 
     async def open(self, name: str, deposit_cents: int, currency: str) -> Driver:
         """A new driver with a first deposit."""
-        driver = f"D{secrets.token_hex(5).upper()}"
+        driver = f"D{self.party.entropy('driver', 5).hex().upper()}"
         now = self.party.clock.now()
         told = self.party.recorder.stamped(
             Event(

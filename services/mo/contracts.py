@@ -14,8 +14,6 @@ for the key of the one that it follows, since a car updates with that.
 
 from __future__ import annotations
 
-import os
-import secrets
 from datetime import datetime
 from urllib.parse import quote
 
@@ -322,10 +320,13 @@ class Contracts:
         """Issue certificate ``number`` of a contract, its key encrypted for ``recipient`` and,
         where it follows an ``older`` one, for that one's key."""
         edition = self.party.edition
-        contract_key = SoftwareKey.generate(edition, reference=f"contract/{row.emaid}")
+        reference = f"contract/{row.emaid}"
+        contract_key = self.party.entropy.key(reference, edition, reference)
         fault = await self.party.faults.at("contract-key", pcid=row.pcid, emaid=row.emaid)
-        encrypted = self._encrypted(contract_key, recipient, fault)
-        update = self._encrypted(contract_key, from_pem(older.chain)[0], fault) if older else None
+        encrypted = self._encrypted(contract_key, row, recipient, fault)
+        update = (
+            self._encrypted(contract_key, row, from_pem(older.chain)[0], fault) if older else None
+        )
         now = self.party.clock.now()
         wanted = "pending" if number == 1 else "active"
 
@@ -380,16 +381,23 @@ class Contracts:
                 raise
 
     def _encrypted(
-        self, contract_key: SoftwareKey, recipient: x509.Certificate, fault: Fault | None
+        self,
+        contract_key: SoftwareKey,
+        row: ContractRow,
+        recipient: x509.Certificate,
+        fault: Fault | None,
     ) -> EncryptedContractKey:
         cost().agreements += 1
-        key, to = misdirected(fault, contract_key, public_key(recipient), self.party.edition)
+        edition, entropy = self.party.edition, self.party.entropy
+        key, to = misdirected(
+            fault, contract_key, public_key(recipient), lambda: entropy.key("fault", edition)
+        )
         return encrypt_contract_key(
             key,
             to,
-            self.party.edition,
-            ephemeral=SoftwareKey.generate(self.party.edition),
-            iv=os.urandom(16),
+            edition,
+            ephemeral=entropy.key(f"contract-key/ephemeral/{row.emaid}", edition),
+            iv=entropy(f"contract-key/iv/{row.emaid}", 16),
         )
 
     async def _end(self, row: ContractRow, status: str) -> ContractRow:
@@ -471,5 +479,5 @@ class Contracts:
     def _new_emaid(self) -> EMAID:
         scope = self.party.config.scope_id
         assert scope is not None
-        instance = "C" + "".join(secrets.choice(_LETTERS) for _ in range(8))
+        instance = "C" + self.party.entropy.letters("emaid", _LETTERS, 8)
         return EMAID.with_check_digit(scope[:2], scope[2:], instance)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from pki.edition import Edition
 from pki.keys import SoftwareKey
 from services.common.faults import Fault
 
@@ -16,12 +17,11 @@ def misdirected(
     fault: Fault | None,
     contract_key: SoftwareKey,
     recipient: ec.EllipticCurvePublicKey,
-    edition: Edition,
+    stranger: Callable[[], SoftwareKey],
 ) -> tuple[SoftwareKey, ec.EllipticCurvePublicKey]:
-    """Which key is encrypted, and to whom: under a fault one of the two is nobody's."""
+    """Which key is encrypted, and to whom: under a fault one of the two is a ``stranger``'s."""
     if fault is None:
         return contract_key, recipient
-    stranger = SoftwareKey.generate(edition)
     if fault.kind == "key-does-not-match":
-        return stranger, recipient
-    return contract_key, stranger.public_key
+        return stranger(), recipient
+    return contract_key, stranger().public_key

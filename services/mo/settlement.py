@@ -10,7 +10,6 @@ kept as disputed, and nothing is booked.
 from __future__ import annotations
 
 import contextlib
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -126,7 +125,7 @@ class Settlement:
             )
         if decision.allowed != "ALLOWED":
             return self._decided(emaid, evse_id, decision)
-        reference = secrets.token_hex(12)
+        reference = self.party.entropy(f"authorization/{contract.emaid}", 12).hex()
         decision = self._decided(
             emaid, evse_id, Decision("ALLOWED", decision.code, decision.reason, reference)
         )

@@ -8,7 +8,6 @@ a crash or an unreachable pool left pending, a later round completes.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Awaitable, Callable
 from urllib.parse import quote
 
@@ -332,9 +331,7 @@ class VehicleMaker:
         return pcid.normal
 
     def _new_pcid(self) -> str:
-        return f"{self.party.config.scope_id}" + "".join(
-            secrets.choice(_LETTERS) for _ in range(15)
-        )
+        return f"{self.party.config.scope_id}{self.party.entropy.letters('pcid', _LETTERS, 15)}"
 
 
 def chain_of(row: VehicleRow) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pki.identifiers import EMAID
-from pki.keys import Signer, SoftwareKey
+from pki.keys import Signer
 from services.common.certificates import der_of
 from services.common.faults import About, Fault
 from v2g.certificate_installation import chain_element
@@ -80,7 +80,8 @@ def _bad_signature(
 
 
 def _other_key(session: EvccSession, message: iso2.V2G_Message, _fault: Fault) -> iso2.V2G_Message:
-    stranger = SoftwareKey.generate(session.garage.party.edition)
+    party = session.garage.party
+    stranger = party.entropy.key("fault", party.edition)
     return _signed(session, message, message.Body.BodyElement, stranger)
 
 

@@ -7,7 +7,6 @@ belong together. A key without a certificate is certified by the maker like that
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -55,9 +54,9 @@ async def bring_car(garage: Garage, material: Material) -> tuple[CarRow, bool]:
     roots = await _roots(garage, pcid)
     car = CarRow(
         pcid=pcid.normal,
-        evccid=f"02{secrets.token_hex(5).upper()}",
+        evccid=f"02{party.entropy(f'evccid/{pcid.normal}', 5).hex().upper()}",
         chain=pem(chain),
-        key_reference=f"car/{secrets.token_hex(8)}/provisioning",
+        key_reference=f"car/{party.entropy(f'car/{pcid.normal}', 8).hex()}/provisioning",
         built_at=party.clock.now(),
     )
     told = party.recorder.stamped(

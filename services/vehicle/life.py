@@ -8,7 +8,6 @@ what a crash or an unreachable party left half way.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,7 +16,6 @@ from urllib.parse import quote
 from sqlalchemy.orm import Session
 
 from pki.issuing import certificate_request
-from pki.keys import SoftwareKey
 from pki.names import Subject
 from services.common import answers
 from services.common.certificates import b64, from_pem, pem
@@ -179,7 +177,7 @@ class Life:
             if any(one.pcid == pcid for one in unfinished_sales(session)):
                 raise Refusal(409, "being_sold", f"the car {pcid} is being sold already")
             sale = SaleRow(
-                id=secrets.token_hex(8),
+                id=self.party.entropy(f"sale/{pcid}", 8).hex(),
                 pcid=pcid,
                 keep_contract=keep_contract,
                 new_provisioning_key=new_provisioning_key,
@@ -249,9 +247,10 @@ class Life:
         is written down before the maker hears of it."""
         await self.garage.get(pcid)
         maker = self._maker(pcid)
-        key = SoftwareKey.generate(self.party.edition)
+        about = f"car/{pcid}/provisioning"
+        key = self.party.entropy.key(about, self.party.edition)
         csr = b64(certificate_request(Subject(common_name=pcid), key))
-        reference = f"car/{pcid}/provisioning/{secrets.token_hex(8)}"
+        reference = f"{about}/{self.party.entropy(about, 8).hex()}"
 
         def order(session: Session) -> CarRow:
             car = session.get_one(CarRow, pcid)

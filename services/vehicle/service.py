@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -101,7 +100,7 @@ class Garage:
             self._under_way.discard(row.id)
 
     async def _order(self, oem: str, pcid: str | None, brought: SoftwareKey | None) -> PendingRow:
-        key = brought or SoftwareKey.generate(self.party.edition)
+        key = brought or self.party.entropy.key(f"car/{oem}", self.party.edition)
         csr = b64(certificate_request(Subject(common_name=pcid or "new car"), key))
 
         def order(session: Session) -> PendingRow:
@@ -110,7 +109,7 @@ class Garage:
                 if known.oem != oem:
                     raise Refusal(409, "pcid_taken", f"pcid: {known.oem} is building {pcid}")
                 return known
-            identifier = secrets.token_hex(8)
+            identifier = self.party.entropy(f"car/{oem}/id", 8).hex()
             row = PendingRow(
                 id=identifier,
                 oem=oem,
@@ -149,7 +148,7 @@ class Garage:
         built = answer.read(answers.BuiltCar)
         car = CarRow(
             pcid=built.pcid,
-            evccid=f"02{secrets.token_hex(5).upper()}",
+            evccid=f"02{party.entropy(f'evccid/{built.pcid}', 5).hex().upper()}",
             chain=pem(built.chain),
             key_reference=row.key_reference,
             built_at=party.clock.now(),
@@ -312,7 +311,8 @@ class Garage:
         self, car: Car, emaid: str, chain: tuple[x509.Certificate, ...], key: SoftwareKey
     ) -> Contract:
         """Store a contract that passed the car's checks."""
-        reference = f"car/{car.pcid}/contract/{secrets.token_hex(8)}"
+        about = f"car/{car.pcid}/contract"
+        reference = f"{about}/{self.party.entropy(about, 8).hex()}"
         self.party.recorder.record(
             Event(
                 kind="state",
