@@ -15,7 +15,7 @@ from services.common.problems import WrongUseError
 from services.ecosystem import Ecosystem
 
 from .options import DataFolder, EcosystemFile, Json, chosen_ecosystem
-from .output import out, print_json, quiet_libraries
+from .output import err, out, print_json, quiet_libraries
 
 if TYPE_CHECKING:
     from ..lab import Lab
@@ -223,6 +223,8 @@ async def _change(lab: Lab, whose: str, method: str, path: str, body: Any = None
 async def _stores(lab: Lab, whose: str | None) -> list[dict[str, Any]]:
     from services.common.judging import HOLDERS
 
+    from ..lab import LabError
+
     if whose is not None:
         doors = [await _doors(lab, whose)]
     else:
@@ -235,10 +237,17 @@ async def _stores(lab: Lab, whose: str | None) -> list[dict[str, Any]]:
             (garage, "GET", f"/vehicles/{quote(pcid, safe='')}/trust-store")
             for garage, pcid in await _cars(lab)
         ]
+    out_of_reach: list[str] = []
     pools: dict[str, list[dict[str, Any]]] = {}
     found = []
     for party, method, path in doors:
-        store = await lab.call(party, method, path)
+        try:
+            store = await lab.call(party, method, path)
+        except LabError as error:
+            if whose is not None or error.status:
+                raise
+            out_of_reach.append(party)
+            continue
         config = lab.ecosystem.party(party)
         pool = config.uses["rcp"]
         if pool not in pools:
@@ -252,6 +261,8 @@ async def _stores(lab: Lab, whose: str | None) -> list[dict[str, Any]]:
             if _ROLES[root["type"]] in held
         ]
         found.append({"party": party, **_compared(store, offered)})
+    if out_of_reach:
+        err.print(f"Not shown, since they do not answer: {', '.join(out_of_reach)}")
     return found
 
 

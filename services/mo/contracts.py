@@ -446,12 +446,18 @@ class Contracts:
 
     async def provisioning(self, pcid: PCID) -> x509.Certificate:
         """The car's provisioning certificate, from the pool, judged."""
-        answer = await self.party.uses("pcp").call(
-            "GET",
-            f"/provisioning-certificates/{quote(pcid.wire, safe='')}",
-            name="provisioning certificate",
-            summary=f"{self.party.config.title} asks for the provisioning certificate of {pcid}",
-        )
+        try:
+            answer = await self.party.uses("pcp").call(
+                "GET",
+                f"/provisioning-certificates/{quote(pcid.wire, safe='')}",
+                name="provisioning certificate",
+                summary=f"{self.party.config.title} asks for the provisioning certificate of "
+                f"{pcid}",
+            )
+        except PartyRefused as refused:
+            if refused.upstream_status == 404:
+                refused.details["rule"] = "contract.registered-car"
+            raise
         registered = answer.read(answers.Registered)
         await self.judge.require(
             registered.certificate,

@@ -174,6 +174,10 @@ def test_cars_and_contracts_are_ones_own(own: World) -> None:
     assert (answer.status_code, answer.json()["code"]) == (422, "foreign_wmi")
     assert answer.json()["details"]["rule"] == "car.own-wmi"
     assert own.ok("terra-motors", "POST", "/vehicles", body, client="garage")["pcid"]
+    body = {"driver": own.driver(), "pcid": "WNV0123456789ABCZ"}
+    answer = own.call("sunmile", "POST", "/contracts", body)
+    assert (answer.status_code, answer.json()["code"]) == (404, "unknown_pcid")
+    assert answer.json()["details"]["rule"] == "contract.registered-car"
     pcid = own.car()["pcid"]
     body = {"driver": own.driver(), "pcid": pcid, "emaid": "NLGRDC123456789"}
     answer = own.call("sunmile", "POST", "/contracts", body)
