@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import random
 import re
 import socket
 import tomllib
@@ -52,9 +51,6 @@ KINDS: Mapping[str, str] = {
 
 # The databases that a party can live on: their URLs begin with one of these.
 DATABASES = ("sqlite", "postgresql", "postgresql+psycopg")
-
-# Where free ports are looked for; Linux gives outgoing connections 32768 and above.
-FREE_PORTS = (10_000, 32_000)
 
 # Which identifier a kind of party is found by.
 SCOPE_FIELDS: Mapping[str, str] = {"oem": "wmi", "mo": "provider_id", "cpo": "operator_id"}
@@ -417,15 +413,19 @@ class Ecosystem:
         return replace(self, parties=parties)
 
     def on_free_ports(self) -> Ecosystem:
-        """The same ecosystem on ports of loopback that are free now.
+        """The same ecosystem on ports of loopback that are free now, and kept free for it for
+        as long as it (or an ecosystem made from it) is at hand."""
+        held = _HeldPorts()
+        parties = {}
+        for party in self.parties.values():
+            options = dict(party.options)
+            if "cable" in options:
+                options["cable"] = f"127.0.0.1:{held.one()}"
+            url = f"http://127.0.0.1:{held.one()}"
+            parties[party.name] = replace(party, url=url, options=options)
+        return replace(self, parties=parties, held=held)
 
-        Below those that the system gives to outgoing connections: one of these would take the
-        port of a party that is down for a moment.
-        """
-        held: list[socket.socket] = []
-        choice = random.SystemRandom()
-
-        def free() -> int:
+    def free() -> int:
             while True:
                 port = choice.randrange(*FREE_PORTS)
                 with contextlib.suppress(OSError):
