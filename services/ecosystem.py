@@ -425,22 +425,6 @@ class Ecosystem:
             parties[party.name] = replace(party, url=url, options=options)
         return replace(self, parties=parties, held=held)
 
-    def free() -> int:
-            while True:
-                port = choice.randrange(*FREE_PORTS)
-                with contextlib.suppress(OSError):
-                    held.append(socket.create_server(("127.0.0.1", port)))
-                    return port
-
-        parties = {}
-        for party in self.parties.values():
-            options = dict(party.options)
-            if "cable" in options:
-                options["cable"] = f"127.0.0.1:{held.one()}"
-            url = f"http://127.0.0.1:{held.one()}"
-            parties[party.name] = replace(party, url=url, options=options)
-        return replace(self, parties=parties, held=held)
-
     def with_faults(self) -> Ecosystem:
         """The same ecosystem, in which parties may be told to misbehave."""
         return replace(self, faults=True)
