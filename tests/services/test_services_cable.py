@@ -457,7 +457,7 @@ LEGAL = {
     setup: {"SessionSetupReq"},
     discovery: {"ServiceDiscoveryReq"},
     selection: {"ServiceDetailReq", "PaymentServiceSelectionReq"},
-    details: set(),
+    details: {"CertificateUpdateReq"},
     authorization: set(),
     parameters: {"ChargeParameterDiscoveryReq"},
     start: {"PowerDeliveryReq"},
