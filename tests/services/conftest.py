@@ -161,7 +161,8 @@ class World:
     # What a refused call must not change.
 
     def state(self, *parties: str) -> dict[tuple[str, str], tuple[int, str]]:
-        """(party, table) -> rows and a digest over them; events are left out."""
+        """(party, table) -> rows and a digest over them. Left out are events, and trust stores
+        that follow the pool: judging may renew them, whatever comes of it."""
         found = {}
         for name in parties or tuple(self.ecosystem.parties):
             url = self.ecosystem.party(name).database
@@ -170,7 +171,14 @@ class World:
                 if url.startswith("sqlite")
                 else _postgresql_tables(url, name)
             )
-            found.update({(name, table): seen for table, seen in tables.items()})
+            follows = self.ecosystem.party(name).policy.get("anchors") == "follow"
+            found.update(
+                {
+                    (name, table): seen
+                    for table, seen in tables.items()
+                    if not (follows and table in ("anchors", "trust_stores"))
+                }
+            )
         return found
 
     def database(self, name: str) -> Path:

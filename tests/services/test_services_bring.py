@@ -489,8 +489,9 @@ def test_known_sub_cas(own: World, elsewhere: Hierarchy) -> None:
         (["AAAA"], "not_readable"),
         ([key_of(elsewhere.car).pem()], "key_in_certificates"),
     ):
-        with own.unchanged("plugpark"):
-            answer = own.call("plugpark", "POST", "/intermediates", {"certificates": certificates})
+        before = own.ok("plugpark", "GET", "/intermediates")
+        answer = own.call("plugpark", "POST", "/intermediates", {"certificates": certificates})
+        assert own.ok("plugpark", "GET", "/intermediates") == before
         assert (answer.status_code, answer.json()["code"]) == (422, code)
     body = {"certificates": b64_chain([elsewhere.sub2.certificate])}
     own.ok("plugpark", "POST", "/intermediates", body)

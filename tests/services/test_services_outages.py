@@ -361,10 +361,10 @@ def test_something_else_listens_where_a_party_should(
 def test_starting_without_the_others(parts: Parts) -> None:
     """A party that waits for another one says so, and is ready when it is there."""
     with parts.without("root-pool"):
-        parts.down("contract-pool")
-        starter = threading.Thread(target=parts.up, args=("contract-pool",))
+        parts.down("terra-motors")
+        starter = threading.Thread(target=parts.up, args=("terra-motors",))
         starter.start()
-        url = parts.ecosystem.party("contract-pool").url
+        url = parts.ecosystem.party("terra-motors").url
         until = time.monotonic() + 10
         health: Any = {}
         while time.monotonic() < until and "root-pool" not in str(health.get("waiting_for")):
@@ -378,7 +378,7 @@ def test_starting_without_the_others(parts: Parts) -> None:
         assert "root-pool at" in health["waiting_for"]
         assert health["status"] == "starting"
     starter.join(20)
-    assert parts["contract-pool"].ok("contract-pool", "GET", "/healthz")["status"] == "ready"
+    assert parts["terra-motors"].ok("terra-motors", "GET", "/healthz")["status"] == "ready"
 
 
 def test_half_a_request_is_none(world: World) -> None:
