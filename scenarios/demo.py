@@ -65,6 +65,14 @@ TEXTS = (
     "under the V2G root: all find each other by the identifiers in the certificates.",
 )
 
+LEAD = (
+    "With Plug & Charge a driver plugs in and that is all: no card, no app. The car itself "
+    "tells the charger who pays, and proves it. For that the car carries a contract: a "
+    "certificate whose key only this car has. This page shows one car’s way there, from the "
+    "factory to an invoice, and the day on which its contract no longer counts. Read it from "
+    "top to bottom as a story, or open any line to see the message behind it, decoded and in "
+    "bytes."
+)
 
 # Seconds within which a visit must be settled.
 SETTLED_WITHIN = 30.0
@@ -161,6 +169,7 @@ class Demo:
                 )
                 for party in self.ecosystem.parties.values()
             ],
+            lead=LEAD,
         )
         await self._trust()
         await self._car()

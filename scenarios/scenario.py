@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 CHARGED, REFUSED, FAILED = "charged", "refused", "failed"
 SETTLED, DISPUTED, UNPAID = "settled", "disputed", ""
+IN_THE_CAR = "in the car"
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,10 @@ class Ending:
         return found
 
     def __str__(self) -> str:
-        end = f"{self.outcome} at {self.stage}" if self.outcome != CHARGED else "charged"
         paid = {SETTLED: "billed", DISPUTED: "disputed, not paid"}.get(self.paid, "")
+        if self.stage == IN_THE_CAR:  # no message carries a code for it
+            return f"{self.outcome} {IN_THE_CAR}"
+        end = f"{self.outcome} at {self.stage}" if self.outcome != CHARGED else "charged"
         return ", ".join(part for part in (end, self.code, paid) if part)
 
 
@@ -76,7 +79,7 @@ def refused(stage: str, code: str, because: str = "") -> Ending:
 
 def refused_by_car(because: str) -> Ending:
     """The car itself refuses what it was given; nothing is stored."""
-    return Ending(REFUSED, "in the car", "refused by the car", UNPAID, because)
+    return Ending(REFUSED, IN_THE_CAR, "refused by the car", UNPAID, because)
 
 
 @dataclass(frozen=True)

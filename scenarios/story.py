@@ -42,7 +42,8 @@ class PartyView:
 
 @dataclass
 class Story:
-    """A whole run. ``facts`` are a few values for its head (PCID, EMAID, balances)."""
+    """A whole run. ``facts`` are a few values for its head (PCID, EMAID, balances), ``lead``
+    what it is about."""
 
     title: str
     run: str
@@ -53,6 +54,7 @@ class Story:
     steps: list[Step] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    lead: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """JSON; events with their bytes as base64."""
@@ -65,6 +67,7 @@ class Story:
             "parties": [vars(party) for party in self.parties],
             "facts": self.facts,
             "seconds": self.seconds,
+            "lead": self.lead,
             "steps": [
                 {**vars(step), "events": [event.as_dict() for event in step.events]}
                 for step in self.steps

@@ -245,6 +245,12 @@ def denied(event: Event) -> bool:
     return event.outcome != "ok" or said_no or (event.name == "OCSP" and answer(event) == "revoked")
 
 
+def fault_of(event: Event) -> str:
+    """The kind of the fault under which this happened; "" for none."""
+    fault = event.data.get("fault")
+    return str(fault.get("kind") or "") if isinstance(fault, Mapping) else ""
+
+
 def sentence(event: Event) -> str:
     """What a note says, short enough to stand in a diagram."""
     verdict = event.data.get("verdict")
@@ -276,11 +282,30 @@ def meter_readings(events: Iterable[Event]) -> list[int]:
 # --------------------------------------------------------------------------------- chapters
 
 
-def _charge(event: Event) -> str:
+def _asked(event: Event) -> Mapping[str, Any]:
     request = event.data.get("request")
-    energy = request.get("energy_wh") if isinstance(request, Mapping) else None
+    return request if isinstance(request, Mapping) else {}
+
+
+def _charge(event: Event) -> str:
+    energy = _asked(event).get("energy_wh")
     wish = f" and wants {energy / 1000:g} kWh" if isinstance(energy, int) else ""
     return f"The driver plugs the car in{wish}"
+
+
+def _clock(event: Event) -> str:
+    asked = _asked(event)
+    if "advance" in asked:
+        return f"The ecosystem's clock goes on by {asked['advance']}"
+    return "The ecosystem's clock is set"
+
+
+def _fault(event: Event) -> str:
+    return f"The fault {_asked(event).get('kind', '')} is set at {event.receiver}"
+
+
+def _rollover(event: Event) -> str:
+    return f"{event.receiver} follows its {event.name.split('/')[-2]} with a new one"
 
 
 _DEEDS: Sequence[tuple[re.Pattern[str], Callable[[Event], str]]] = (
@@ -289,7 +314,38 @@ _DEEDS: Sequence[tuple[re.Pattern[str], Callable[[Event], str]]] = (
     (re.compile(r"POST /contracts$"), lambda _: "The driver takes out a contract for the car"),
     (re.compile(r"POST /vehicles/.+/charge$"), _charge),
     (re.compile(r"POST /contracts/.+/revoke$"), lambda _: "The contract is ended"),
+    (re.compile(r"POST /contracts/.+/cancel$"), lambda _: "The contract is cancelled"),
+    (re.compile(r"PUT /drivers/.+/blocked$"), lambda _: "The driver's account is blocked"),
+    (
+        re.compile(r"PUT /vehicles/.+/default-contract$"),
+        lambda _: "The car gets a default contract",
+    ),
+    (re.compile(r"POST /vehicles/.+/sell$"), lambda _: "The car is sold"),
+    (
+        re.compile(r"POST /vehicles/.+/over-the-air$"),
+        lambda _: "The car takes over its maker's roots",
+    ),
+    (
+        re.compile(r"DELETE /trust-store/anchors/"),
+        lambda event: f"{event.receiver} no longer trusts a root",
+    ),
+    (re.compile(r"POST /revocations$"), lambda event: f"{event.receiver} revokes a certificate"),
+    (re.compile(r"POST /authorities/.+/rollover$"), _rollover),
+    (
+        re.compile(r"DELETE /authorities/.+/key$"),
+        lambda event: f"{event.receiver} loses a private key",
+    ),
+    (re.compile(r"PUT /clock$"), _clock),
+    (re.compile(r"POST /jobs/run$"), lambda _: ""),  # goes with the clock
+    (re.compile(r"POST /faults$"), _fault),
+    (re.compile(r"DELETE /faults"), lambda event: f"The fault at {event.receiver} is cleared"),
 )
+
+
+def deed(event: Event) -> str:
+    """What somebody did with this call from outside, in words; "" for what is nobody's wish."""
+    say = next((say for pattern, say in _DEEDS if pattern.match(event.name)), None)
+    return say(event) if say else f"From outside: {event.name}"
 
 
 def triggers(story: Story) -> dict[int, list[Trigger]]:
@@ -321,9 +377,8 @@ def triggers(story: Story) -> dict[int, list[Trigger]]:
             None,
         )
         before = event.real
-        if first is None or not event.name.startswith("POST "):
+        text = deed(event)
+        if first is None or event.name.startswith("GET ") or not text:
             continue
-        say = next((say for pattern, say in _DEEDS if pattern.match(event.name)), None)
-        text = say(event) if say else f"From outside: {event.name}"
         found.setdefault(first[1], []).append(Trigger(text, event.name, first[0] - 1e-6))
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 import jinja2
@@ -16,7 +16,20 @@ from services.common.events import Event
 from . import chains as drawn_chains
 from .cast import Map, cast
 from .decoded import Part, parts
-from .hops import OUTSIDE, Hop, Item, Loop, Note, Parallel, answer, denied, tree, triggers, walk
+from .hops import (
+    OUTSIDE,
+    Hop,
+    Item,
+    Loop,
+    Note,
+    Parallel,
+    answer,
+    denied,
+    fault_of,
+    tree,
+    triggers,
+    walk,
+)
 from .invoice import Invoice, invoices
 from .sequence import Diagram, anchor, diagram
 from .text import (
@@ -31,9 +44,60 @@ from .text import (
     plural,
     size,
 )
-from .visits import Comparison, comparison
+from .visits import Comparison, Rung, comparison, ladder
 
 MARKS = {"ok": "✓", "refused": "✕", "failed": "✕"}
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a page says around its story where it belongs to others: the way back to them
+    (a relative address and its words), how the story was declared to end and how it did."""
+
+    back: str
+    back_words: str
+    endings: Sequence[Ended] = ()
+    problems: Sequence[str] = ()
+    policies: str = ""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """An ending as declared beside as seen; ``visit`` is empty where there is only one."""
+
+    visit: str
+    declared: str
+    seen: str
+    same: bool
+    because: str = ""
+
+
+@dataclass(frozen=True)
+class Detail:
+    """How much of what was sent a page shows; ``without`` says what is missing."""
+
+    without: str = ""
+    whole: bool = True
+    dumps: frozenset[str] = frozenset({"cable", "http", "issued", "state", "ledger"})
+    parts: frozenset[str] = frozenset({"cable", "http", "issued", "state", "ledger"})
+    entries: bool = True
+
+
+_CABLE = frozenset({"cable"})
+_DETAILS = (
+    Detail(),
+    Detail("the whole of long messages in hex", whole=False),
+    Detail("hex dumps of all but the cable's messages", whole=False, dumps=_CABLE),
+    Detail("all hex dumps", dumps=frozenset()),
+    Detail(
+        "all hex dumps, and what was sent over HTTP and certificates, decoded",
+        dumps=frozenset(),
+        parts=_CABLE,
+    ),
+    Detail("everything that was sent, decoded and in hex", dumps=frozenset(), parts=frozenset()),
+    Detail("the lists of all hops with what was sent", entries=False),
+)
+"""From everything to the pictures alone, each smaller than the one before."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +116,7 @@ class Entry:
     answer: str
     costs: str
     parts: tuple[Part, ...]
+    fault: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,6 +141,7 @@ class Chapter:
     invoices: list[Invoice]
     comparison: Comparison | None = None
     hierarchy: list[drawn_chains.Branch] = field(default_factory=list)
+    ladder: list[Rung] = field(default_factory=list)
 
     @property
     def id(self) -> str:
@@ -103,32 +169,91 @@ class Page:
     totals: list[tuple[str, str]]
     seconds: list[Second]
     total_seconds: str
+    without: str = ""
 
 
-def render(story: Story) -> str:
-    """``story`` as one self-contained HTML page."""
-    templates = _templates()
-    loader = templates.loader
+def render(story: Story, *, frame: Frame | None = None, most: int | None = None) -> str:
+    """``story`` as one self-contained HTML page, in a ``frame`` where it is one of many.
+
+    A page of more than ``most`` bytes is made again with less of what was sent, until it fits
+    or only its pictures are left, and says what it leaves out.
+    """
+    environment = templates()
+    loader = environment.loader
     if loader is None:  # PackageLoader is given below; this tells the type checker
         raise RuntimeError("the report's templates have no loader")
-    script = loader.get_source(templates, "enhance.js")[0]
+    script = loader.get_source(environment, "enhance.js")[0]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return templates.get_template("page.html").render(
-        page=page(story), script=script, script_hash=f"sha256-{digest}"
+    everything = page(story)
+    html = ""
+    for detail in _DETAILS:
+        html = environment.get_template("page.html").render(
+            page=_with(everything, detail),
+            frame=frame,
+            script=script,
+            script_hash=f"sha256-{digest}",
+        )
+        if most is None or len(html.encode()) <= most:
+            break
+    return html
+
+
+def _with(everything: Page, detail: Detail) -> Page:
+    """The page with no more than ``detail``."""
+    if not detail.without:
+        return everything
+    return replace(
+        everything,
+        without=detail.without,
+        chapters=[
+            replace(
+                chapter,
+                entries=[_less(each, detail) for each in chapter.entries] if detail.entries else [],
+                diagram=chapter.diagram
+                if detail.entries or chapter.diagram is None
+                else replace(chapter.diagram, tags=[]),
+            )
+            for chapter in everything.chapters
+        ],
+    )
+
+
+def _less(each: Entry | Fold, detail: Detail) -> Entry | Fold:
+    if isinstance(each, Fold):
+        return replace(each, entries=tuple(_less_of(entry, detail) for entry in each.entries))
+    return _less_of(each, detail)
+
+
+def _less_of(entry: Entry, detail: Detail) -> Entry:
+    if entry.kind not in detail.parts:
+        return replace(entry, parts=())
+    shown = entry.kind in detail.dumps
+    return replace(
+        entry,
+        parts=tuple(
+            replace(
+                part,
+                dump=replace(part.dump, whole=part.dump.whole if detail.whole else "")
+                if shown and part.dump
+                else None,
+            )
+            for part in entry.parts
+        ),
     )
 
 
 @cache
-def _templates() -> jinja2.Environment:
-    templates = jinja2.Environment(
+def templates() -> jinja2.Environment:
+    """The templates; what they are given is escaped."""
+    environment = jinja2.Environment(
         loader=jinja2.PackageLoader("scenarios.report"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters["px"] = lambda value: f"{value:.1f}".removesuffix(".0")
-    return templates
+    environment.filters["px"] = lambda value: f"{value:.1f}".removesuffix(".0")
+    return environment
 
 
 def page(story: Story) -> Page:
@@ -142,7 +267,7 @@ def page(story: Story) -> Page:
         for step in story.steps
     ]
     if chapters:
-        chapters[0].hierarchy = drawn_chains.hierarchy(story)
+        chapters[0].hierarchy = _trees(story)
     whole = sum(story.seconds.values())
     longest = max(story.seconds.values(), default=0.0)
     return Page(
@@ -158,6 +283,12 @@ def page(story: Story) -> Page:
         ],
         f"{whole:.1f}",
     )
+
+
+def _trees(story: Story) -> list[drawn_chains.Branch]:
+    """The trees of trust of a story that begins with them; else none, as only twigs are known."""
+    found = drawn_chains.hierarchy(story)
+    return found if any(root.tier == "root" and not root.later for root in found) else []
 
 
 def _facts(story: Story) -> list[tuple[str, str, str]]:
@@ -214,6 +345,7 @@ def _chapter(
         drawn_chains.chains(step.events, names),
         invoices(story, step.number),
         here,
+        ladder=ladder(step.events, names) if step.outcome != "ok" and here is None else [],
     )
 
 
@@ -268,4 +400,5 @@ def _entry(each: Hop | Note, names: Names) -> Entry:
         said,
         costs(event.cost),
         tuple(parts(event)),
+        fault_of(event),
     )

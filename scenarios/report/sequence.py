@@ -22,6 +22,7 @@ from .hops import (
     Trigger,
     answer,
     denied,
+    fault_of,
     meter_readings,
     sentence,
     walk,
@@ -136,6 +137,11 @@ class Diagram:
 
     head: float = _HEAD
 
+    @property
+    def faulty(self) -> bool:
+        """Whether something in it happened under a fault."""
+        return any("faulty" in shape.style for shape in (*self.arrows, *self.boxes))
+
 
 def anchor(number: str) -> str:
     """The id of the hop ``number`` in the page."""
@@ -179,6 +185,11 @@ def _gaps(parties: Sequence[str], happened: Sequence[Hop | Note]) -> list[float]
     even = room / max(len(gaps), 1)
     above = sum(max(even - gap, 0.0) for gap in gaps) or 1.0
     return [min(gap + max(even - gap, 0.0) * (room - sum(gaps)) / above, most) for gap in gaps]
+
+
+def _styled(style: str, event: Event) -> str:
+    """``style``, and that of a fault where the event happened under one."""
+    return f"{style} faulty" if fault_of(event) else style
 
 
 class _Pen:
@@ -243,7 +254,7 @@ class _Pen:
         meta = f"{size(event.cost['bytes'])}" if event.cost.get("bytes") else ""
         if event.milliseconds is not None:
             meta = f"{meta} · {duration(event.milliseconds)}".strip(" ·")
-        self._arrow(event, event.kind, event.name, meta)
+        self._arrow(event, _styled(event.kind, event), event.name, meta)
         self.busy[event.receiver] += 1
         self._items(hop.inside)
         said = answer(event)
@@ -258,7 +269,7 @@ class _Pen:
         if said and event.kind == "cable" and not refused:
             label = f"{event.data.get('response_name', '')}: {said}"
         self.busy[event.receiver] -= 1
-        self._arrow(event, back, label, "", backwards=True)
+        self._arrow(event, _styled(back, event), label, "", backwards=True)
         self._bar(event, top)
 
     def _parallel(self, group: Parallel) -> None:
@@ -281,7 +292,7 @@ class _Pen:
 
     def _note(self, note: Note) -> None:
         event = note.event
-        style = "refused" if event.outcome != "ok" else event.kind
+        style = "refused" if event.outcome != "ok" and event.kind != "fault" else event.kind
         lines = tuple(wrapped(opening(sentence(event)), _SMALL, _NOTE_WIDTH - 34, 3))
         height = len(lines) * _NOTE_LINE + 11
         wide = max(width(line, _SMALL) for line in lines) + 36
@@ -290,9 +301,11 @@ class _Pen:
         self.y += 12
         if note.number:
             self._tag(note.number, at=self.y + height / 2)
-        mark = {"verdict": "✓", "issued": "◆", "ledger": "€", "revoked": "✕"}.get(style, "•")
+        mark = {"verdict": "✓", "issued": "◆", "ledger": "€", "revoked": "✕", "fault": "!"}.get(
+            style, "•"
+        )
         mark = "✕" if style == "refused" else mark
-        self.done.boxes.append(Box(x, self.y, wide, height, style, mark, lines))
+        self.done.boxes.append(Box(x, self.y, wide, height, _styled(style, event), mark, lines))
         self.y += height
 
     def _loop(self, loop: Loop) -> None:
@@ -340,7 +353,8 @@ class _Pen:
         else:
             x2 += -_BAR if x2 > x1 else _BAR
         room = abs(x2 - x1) - 16
-        font = _FONT * (BOLD if style == "cable" or "refused" in style else 1)
+        bold = style in ("cable", "cable faulty") or "refused" in style
+        font = _FONT * (BOLD if bold else 1)
         if width(label, font) + width(meta, _SMALL) + 10 > room:
             meta = ""
         half = (width(label, font) + (width(meta, _SMALL) + 8 if meta else 0)) / 2

@@ -14,6 +14,7 @@ from .hops import Hop, Loop, meter_readings, tree
 from .text import Names, plain
 
 FIRST_MESSAGE = "supportedAppProtocolReq"
+_CHARGING = frozenset({"ChargingStatusReq", "CurrentDemandReq"})
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,7 @@ def comparison(story: Story) -> Comparison | None:
     refused = next((v for v in reversed(visits) if _refused(v[1])), None)
     if refused is None:
         return None
-    accepted = next(
-        (v for v in reversed(visits[: visits.index(refused)]) if not _refused(v[1])), None
-    )
+    accepted = next((v for v in reversed(visits[: visits.index(refused)]) if _charged(v[1])), None)
     if accepted is None:
         return None
     left = _visit(visits.index(accepted), accepted[1], names)
@@ -102,6 +101,13 @@ def _refused(events: Sequence[Event]) -> bool:
     return any(event.kind == "cable" and event.outcome != "ok" for event in events)
 
 
+def _charged(events: Sequence[Event]) -> bool:
+    # A car that refuses what it is given ends a visit in which every message was answered well.
+    return not _refused(events) and any(
+        event.kind == "cable" and event.name in _CHARGING for event in events
+    )
+
+
 def _visit(rank: int, events: Sequence[Event], names: Names) -> Visit:
     title = _ORDINALS[rank] if rank < len(_ORDINALS) else f"{rank + 1}th"
     visit = Visit(f"{title} visit", not _refused(events))
@@ -119,6 +125,22 @@ def _visit(rank: int, events: Sequence[Event], names: Names) -> Visit:
     refusal = next((e for e in events if e.kind == "cable" and e.outcome != "ok"), None)
     visit.reason = plain(str(refusal.data.get("reason") or "")) if refusal else ""
     return visit
+
+
+def ladder(events: Sequence[Event], names: Names) -> list[Rung]:
+    """The messages of a visit up to where it ended; the last rung is the car's own refusal
+    where it was the car that refused."""
+    visit = _visit(0, events, names)
+    if visit.accepted and visit.rungs:
+        own = [
+            event
+            for event in events
+            if event.kind == "verdict"
+            and event.outcome != "ok"
+            and names.kind(event.party) == "vehicle"
+        ]
+        visit.rungs += [Rung("in the car", event.name, refused=True) for event in own[-1:]]
+    return visit.rungs
 
 
 def _words(events: Sequence[Event]) -> dict[tuple[str, str], str]:
