@@ -70,6 +70,11 @@ class Result:
         }
 
 
+def not_played(part: Part) -> Result:
+    """The result of a play to which it did not come."""
+    return Result(part, "", skipped="was not played, as it did not go on")
+
+
 async def play(
     ecosystem: Ecosystem, scenarios: Sequence[Scenario], *, database: str | None = None
 ) -> AsyncIterator[Result]:

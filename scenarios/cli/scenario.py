@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from services.common.problems import WrongUseError
 
 from .options import EcosystemFile, Json, TrustModelName, chosen_ecosystem
 from .output import err, fail, out, print_json, quiet_libraries
+
+if TYPE_CHECKING:
+    from services.ecosystem import Ecosystem
+
+    from ..playing import Result
+    from ..scenario import Scenario
 
 app = typer.Typer(
     name="scenario",
@@ -35,13 +42,15 @@ def list_scenarios(json: Json = False) -> None:
         return
     table = Table(show_lines=False)
     for column in ("scenario", "decided at", "ends", "twin"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     for one in known.values():
-        table.add_row(one.name, one.stage, "\n".join(_endings(one)), "yes" if one.twin else "")
+        table.add_row(
+            one.name, one.stage, escape("\n".join(_endings(one))), "yes" if one.twin else ""
+        )
     out.print(table)
 
 
-def _endings(one: Any) -> list[str]:
+def _endings(one: Scenario) -> list[str]:
     lines = []
     for name, play in one.plays.items():
         for visit, ending in play.endings.items():
@@ -92,65 +101,137 @@ def run(
 ) -> None:
     """Play scenarios on fresh ecosystems, and compare each ending with the declared one.
 
-    Exit code 0 when all ended as declared, 1 when one did not.
+    Exit code 0 when all ended as declared, 1 when one did not, 2 when a file cannot be
+    written or something is asked for that there is not; nothing is played then.
     """
+    from ..playing import not_played
     from ..scenario import chosen, parts_of
 
     quiet_libraries()
     if bool(names) == everything:
         fail("name scenarios, or say --all", 2)
     wanted = chosen(names or [], everything)
-    for file in (junit, report):
-        if file is not None and not file.parent.is_dir():
-            raise WrongUseError(f"there is no folder {file.parent}")
+    _check_writable(junit, report)
     ecosystem_value = chosen_ecosystem(ecosystem, trust_model=trust_model)
+    parts = parts_of(wanted)
+    results: list[Result] = []
     began = time.monotonic()
-    results = asyncio.run(_play(ecosystem_value, wanted, database, quiet=json))
-    order = {part.name: number for number, part in enumerate(parts_of(wanted))}
-    results.sort(key=lambda result: order[result.part.name])
-    seconds = time.monotonic() - began
-    if junit is not None:
-        from ..junit import junit_xml
-
-        junit.write_text(junit_xml(results, seconds), encoding="utf-8")
-    if report is not None:
-        from ..report.scenarios import write_report
-
-        write_report(results, ecosystem_value, report)
-    bad = [result for result in results if result.problems]
-    skipped = [result for result in results if result.skipped]
+    try:
+        asyncio.run(_play(ecosystem_value, wanted, database, results, quiet=json))
+    finally:
+        seconds = time.monotonic() - began
+        # What was played is told also where it did not go on.
+        done = {result.part.name: result for result in results}
+        told = [done.get(part.name) or not_played(part) for part in parts]
+        _write(told, seconds, ecosystem_value, junit, report, quiet=json)
+    bad = [result for result in told if result.problems]
+    skipped = [result for result in told if result.skipped]
     if json:
         print_json(
             {
                 "as_declared": not bad,
-                "played": len(results) - len(skipped),
+                "played": len(told) - len(skipped),
                 "not_as_declared": len(bad),
                 "skipped": len(skipped),
                 "seconds": round(seconds, 1),
-                "results": [result.as_dict() for result in results],
+                "results": [result.as_dict() for result in told],
             }
         )
     else:
-        good = len(results) - len(bad) - len(skipped)
+        good = len(told) - len(bad) - len(skipped)
         out.print(
-            f"\n{good} plays of {len(wanted)} scenarios ended as declared, {len(bad)} did not"
-            + (f", {len(skipped)} were skipped" if skipped else "")
+            f"\n{good} of {_count(len(told), 'play')} of {_count(len(wanted), 'scenario')} "
+            f"ended as declared"
+            + (f", [red]{len(bad)} did not[/]" if bad else "")
+            + (f", {len(skipped)} skipped" if skipped else "")
             + f" ({seconds:.0f} s)."
         )
-        if report is not None:
-            out.print(f"[bold]{report}[/] shows them.")
+        for file, shows in ((report, "shows them"), (junit, "has them for a CI server")):
+            if file is not None:
+                out.print(f"[bold]{escape(str(file))}[/] {shows}.")
+        if bad:
+            again = dict.fromkeys(result.part.scenario.name for result in bad)
+            out.print(f"Again: pnclab scenario run {' '.join(again)}")
     if bad:
         raise typer.Exit(1)
 
 
-async def _play(ecosystem: Any, wanted: Any, database: str | None, *, quiet: bool) -> list[Any]:
+def _check_writable(junit: Path | None, report: Path | None) -> None:
+    """WrongUseError where what is to be written cannot be; nothing was played then."""
+    from ..report.scenarios import plays_folder
+
+    if junit is not None and report is not None and junit.resolve() == report.resolve():
+        raise WrongUseError(f"--junit and --report are one file: {junit}")
+    for option, file in (("--junit", junit), ("--report", report)):
+        if file is None:
+            continue
+        if not file.parent.is_dir():
+            raise WrongUseError(f"{option}: there is no folder {file.parent}")
+        if file.is_dir():
+            raise WrongUseError(f"{option}: {file} is a folder, a file is wanted")
+        _try(option, file)
+    if report is not None:
+        folder = plays_folder(report)
+        if folder.exists() and not folder.is_dir():
+            raise WrongUseError(f"--report: the plays go into {folder}, which is a file")
+        if folder.is_dir():
+            _try("--report", folder / f"{report.stem}.try")
+
+
+def _try(option: str, file: Path) -> None:
+    """Open ``file`` for writing, and leave it as it was."""
+    there = file.exists()
+    try:
+        with file.open("ab"):
+            pass
+    except OSError as error:
+        raise WrongUseError(f"{option}: cannot write {file}: {error.strerror}") from None
+    if not there:
+        file.unlink()
+
+
+def _write(
+    told: list[Result],
+    seconds: float,
+    ecosystem: Ecosystem,
+    junit: Path | None,
+    report: Path | None,
+    *,
+    quiet: bool,
+) -> None:
+    from ..junit import junit_xml
+    from ..report.scenarios import write_report
+
+    try:
+        if junit is not None:
+            junit.write_text(junit_xml(told, seconds), encoding="utf-8")
+        if report is not None:
+            with err.status("drawing the report") if not quiet else contextlib.nullcontext():
+                write_report(told, ecosystem, report)
+    except OSError as error:
+        raise WrongUseError(f"cannot write {error.filename}: {error.strerror}") from None
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+async def _play(
+    ecosystem: Ecosystem,
+    wanted: list[Scenario],
+    database: str | None,
+    results: list[Result],
+    *,
+    quiet: bool,
+) -> None:
+    """Play, and put each result into ``results`` when it is there."""
     from ..playing import play
     from ..scenario import parts_of
 
-    results = []
     with Progress(
         SpinnerColumn(),
-        TextColumn("{task.completed}/{task.total} plays"),
+        TextColumn("{task.completed} of {task.total} plays"),
+        BarColumn(bar_width=30),
         TimeElapsedColumn(),
         console=err,
         transient=True,
@@ -162,17 +243,19 @@ async def _play(ecosystem: Any, wanted: Any, database: str | None, *, quiet: boo
             progress.advance(task)
             if not quiet:
                 _tell(result)
-    return results
 
 
-def _tell(result: Any) -> None:
+def _tell(result: Result) -> None:
     mark = "[green]✓[/]" if result.good else "[yellow]–[/]" if result.skipped else "[red]✕[/]"
-    seen = "; ".join(
-        f"{name}: {ending}" if name else str(ending) for name, ending in result.seen.items()
-    )
-    out.print(
-        f"{mark} [bold]{result.part.name}[/]: {escape(result.skipped or seen)} "
-        f"[dim]{result.seconds:.1f} s[/]"
-    )
+    seen = [f"{name}: {ending}" if name else str(ending) for name, ending in result.seen.items()]
+    head = f"{mark} [bold]{escape(result.part.name)}[/]"
+    spent = f"[dim]{result.seconds:.1f} s[/]"
+    if result.skipped or len(seen) <= 1:
+        said = result.skipped or "".join(seen) or "did not get through"
+        out.print(f"{head}: {escape(said)} {spent}")
+    else:
+        out.print(f"{head} {spent}")
+        for line in seen:
+            out.print(f"    {escape(line)}")
     for problem in result.problems:
         out.print(f"    [red]{escape(problem)}[/]")

@@ -235,7 +235,7 @@ def answer(event: Event) -> str:
     status = event.data.get("status")
     if isinstance(status, int) and status in _STATUSES:
         return f"{status} {HTTPStatus(status).phrase}"
-    return str(status or event.data.get("error") or "")
+    return str(status or "") or ("no answer" if event.data.get("error") else "")
 
 
 def denied(event: Event) -> bool:

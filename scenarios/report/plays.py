@@ -254,7 +254,7 @@ def _between(chunk: Chunk, *, first: bool, last: bool) -> Step:
 
 def outline(result: Result) -> list[str]:
     """The play in few lines: what was done, how each visit went."""
-    lines = []
+    lines: list[str] = []
     number = 0
     told = chunks(result.events) if result.events else []
     endings = _endings_of(result, [chunk for chunk in told if chunk.visit is not None])

@@ -140,7 +140,8 @@ class Diagram:
     @property
     def faulty(self) -> bool:
         """Whether something in it happened under a fault."""
-        return any("faulty" in shape.style for shape in (*self.arrows, *self.boxes))
+        styles = [arrow.style for arrow in self.arrows] + [box.style for box in self.boxes]
+        return any("faulty" in style for style in styles)
 
 
 def anchor(number: str) -> str:

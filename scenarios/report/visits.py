@@ -72,6 +72,10 @@ def comparison(story: Story) -> Comparison | None:
         return None
     left = _visit(visits.index(accepted), accepted[1], names)
     right = _visit(visits.index(refused), refused[1], names)
+    judged = {chain.cards[0].place for chain in right.chains if chain.cards}
+    left.chains = [
+        chain for chain in left.chains if not judged or {c.place for c in chain.cards[:1]} & judged
+    ]
     fields = sorted({**left.words, **right.words}, key=lambda each: _PROTOCOLS.index(each[0]))
     return Comparison(
         refused[0],
