@@ -235,7 +235,7 @@ async def _play(
         TimeElapsedColumn(),
         console=err,
         transient=True,
-        disable=quiet,
+        disable=quiet or not err.is_terminal,
     ) as progress:
         task = progress.add_task("", total=len(parts_of(wanted)))
         async for result in play(ecosystem, wanted, database=database):

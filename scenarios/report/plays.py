@@ -83,7 +83,7 @@ def findings(events: Iterable[Event]) -> list[Finding]:
         ]
         said = [(str(one.get("rule")), str(one.get("sentence"))) for one in errors]
         for rule, sentence in said or [(event.name, event.summary)]:
-            words = plain(sentence)
+            words = plain(sentence).removeprefix(f"{event.data.get('code')}: ")
             if not any(one.sentence in words or words in one.sentence for one in found):
                 found.append(Finding(event.party, rule, words))
     return found

@@ -230,7 +230,9 @@ def test_a_finding_that_others_repeat_is_told_once() -> None:
     again = event(
         "verdict", "PaymentDetailsReq", "charger-1", "charger-1", 5.35, outcome="refused",
         summary="FAILED_CertificateRevoked: it has been revoked",
+        data={"code": "FAILED_CertificateRevoked"},
     )  # fmt: skip
+    assert [one.sentence for one in findings([again])] == ["it has been revoked"]
     found = findings([refusal(5.3), again, refusal(5.5, "it has expired")])
     assert [(one.party, one.sentence) for one in found] == [
         ("plugpark", "it has been revoked"),
@@ -365,7 +367,7 @@ def test_a_big_play_is_cut_to_size_and_says_so() -> None:
         without.append(html.partition("it leaves out ")[2].partition("</p>")[0])
     assert len(without) == len(set(without)) >= 4
     assert without[-1] == "the lists of all hops with what was sent."
-    assert "#hop-" not in html
+    assert 'href="#hop-' not in html
 
 
 # -------------------------------------------------------------------------------- JUnit XML
