@@ -336,8 +336,8 @@ class Settlement:
 
         known, other = await self.party.database.read(query)
         if known is not None:
-            # What a record of an earlier version does not say, it does not deny.
-            if {key: record.get(key) for key in known.record} != known.record:
+            # Whose it is was asked before; an earlier version did not say it in the record.
+            if _content(known.record) != _content(record):
                 raise Refusal(409, "cdr_taken", f"id: {cdr.id} is another record's")
             return known
         if other is not None:
@@ -536,3 +536,8 @@ class Settlement:
             record=record,
             received_at=self.party.clock.now(),
         )
+
+
+def _content(record: Any) -> dict[str, Any]:
+    """What a record tells, but whose it is."""
+    return {key: record[key] for key in record if key not in ("country_code", "party_id")}

@@ -22,7 +22,7 @@ class VehicleRow(Base):  # type: ignore[misc,valid-type]
 
     __tablename__ = "vehicles"
 
-    pcid: Mapped[str] = mapped_column(String(18), primary_key=True)
+    pcid: Mapped[str] = mapped_column(String(64), primary_key=True)
     key_digest: Mapped[str] = mapped_column(String(32), unique=True)
     csr: Mapped[str] = mapped_column(Text)
     chain: Mapped[str] = mapped_column(Text, default="")

@@ -301,7 +301,7 @@ def test_what_answers_on_the_cable_is_no_charger(
     car = world.run(garage._car(charged))
     impostor, _ = listen
     with impostor(("127.0.0.1", 0), answer) as (host, port):
-        outcome = world.run(garage._session(car, f"{host}:{port}", 100, install=False))
+        outcome = world.run(garage._session(car, f"{host}:{port}", 100, None))
     assert (outcome.outcome, outcome.stage) == ("failed", "supportedAppProtocolReq")
     assert reason in outcome.reason
 
@@ -311,7 +311,7 @@ def test_nobody_is_on_the_cable(parts: Parts, charged: str, address: str) -> Non
     world = parts["garage"]
     garage = world.service("garage")
     car = world.run(garage._car(charged))
-    outcome = world.run(garage._session(car, address, 100, install=False))
+    outcome = world.run(garage._session(car, address, 100, None))
     assert (outcome.outcome, outcome.stage) == ("failed", "plug-in")
 
 
