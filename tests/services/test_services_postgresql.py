@@ -18,6 +18,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -370,6 +371,61 @@ def test_a_whole_life_on_postgresql(postgresql: str, tmp_path: Path, serve: Any)
                 )
             )
         assert wide == 0
+
+
+HOSTILE = ("a\0b", "ä" * 300)
+
+
+def test_no_text_makes_a_500(postgresql: str, tmp_path: Path, serve: Any) -> None:
+    """PostgreSQL is stricter than SQLite: in every path, query and text field of every door."""
+    ecosystem = load(data=tmp_path).on_free_ports().on_database(postgresql)
+    with serve(ecosystem) as world:
+        kinds = {party.kind: name for name, party in ecosystem.parties.items()}
+        bad: list[str] = []
+        for name in kinds.values():
+            document = world.http.get(f"{ecosystem.party(name).url}/openapi.json").json()
+            for path, methods in document["paths"].items():
+                if path.startswith(("/clock", "/events/stream", "/oauth")):
+                    continue
+                for method, operation in methods.items():
+                    for value in HOSTILE:
+                        sent = _hostile(world, name, path, method, operation, document, value)
+                        if sent.status_code >= 500 and sent.status_code not in (502, 503, 504):
+                            bad.append(f"{name} {method} {path} {value[:8]!r}: {sent.text[:200]}")
+                        if "database_unavailable" in sent.text:
+                            bad.append(f"{name} {method} {path} {value[:8]!r}: {sent.text[:200]}")
+        assert not bad, "\n".join(bad)
+
+
+def _hostile(
+    world: Any, name: str, path: str, method: str, operation: Any, document: Any, value: str
+) -> httpx.Response:
+    """One call in which every text that the operation takes is ``value``."""
+    quoted = quote(value, safe="")
+    for parameter in operation.get("parameters", []):
+        path = path.replace("{" + parameter["name"] + "}", quoted)
+    query = {one["name"]: value for one in operation.get("parameters", []) if one["in"] == "query"}
+    body = None
+    content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+    if "$ref" in content.get("schema", {}):
+        shape = document["components"]["schemas"][content["schema"]["$ref"].rsplit("/", 1)[1]]
+        body = {
+            field: value if _is_text(schema) else (schema.get("examples") or [None])[0]
+            for field, schema in shape["properties"].items()
+        }
+    answer: httpx.Response = world.http.request(
+        method,
+        world.ecosystem.party(name).url + path,
+        params=query,
+        json=body,
+        headers={"Authorization": f"Bearer {world.token(name)}"},
+    )
+    return answer
+
+
+def _is_text(schema: dict[str, Any]) -> bool:
+    kinds = [schema, *schema.get("anyOf", [])]
+    return any(one.get("type") == "string" for one in kinds)
 
 
 # -------------------------------------------------------------- SQLite, in trouble
