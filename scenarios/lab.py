@@ -38,10 +38,18 @@ class LabError(NotAsExpectedError):
 class Lab:
     """An async context manager around one HTTP client; ``run`` marks all it causes."""
 
-    def __init__(self, ecosystem: Ecosystem, run: str | None = None) -> None:
+    def __init__(
+        self, ecosystem: Ecosystem, run: str | None = None, *, client: str | None = None
+    ) -> None:
+        """``client`` is whose login is used instead of an admin's."""
         self.ecosystem = ecosystem
         self.run = run
-        admin = next((c for c in ecosystem.clients if c.role == "admin"), None)
+        found = (
+            one
+            for one in ecosystem.all_clients()
+            if (one.role == "admin" if client is None else one.id == client)
+        )
+        admin = next(found, None)
         if admin is None:
             raise LabError("ecosystem", 0, "no_admin", "the ecosystem has no client of role admin")
         self._admin = admin

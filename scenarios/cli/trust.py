@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote
 
 import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from services.common.problems import WrongUseError
@@ -18,6 +19,7 @@ from .options import DataFolder, EcosystemFile, Json, chosen_ecosystem
 from .output import err, out, print_json, quiet_libraries
 
 if TYPE_CHECKING:
+    from ..compare.table import Row
     from ..lab import Lab
 
 app = typer.Typer(help="Who trusts which roots.", no_args_is_help=True)
@@ -303,3 +305,83 @@ def _say(change: dict[str, Any], json: bool) -> None:
         f"{change['holder']}: version {change['version']}, {len(change['anchors'])} anchors "
         f"({len(change['added'])} came, {len(change['removed'])} went), from {change['source']}"
     )
+
+
+# ------------------------------------------------------------------------- two models
+
+
+@app.command("compare")
+def compare(
+    models: Annotated[list[str], typer.Argument(help="Trust models: single-root operator-roots.")],
+    vehicles: Annotated[int, typer.Option("--vehicles", help="How many cars the fleet has.")] = 200,
+    seed: Annotated[
+        str, typer.Option("--seed", help="The fleet and all keys follow from it.")
+    ] = "pnclab",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write all counts as CSV.")
+    ] = None,
+    ecosystem: EcosystemFile = None,
+    json: Json = False,
+) -> None:
+    """Play one seeded fleet under each trust model, and try what each party's keys can forge.
+
+    The parties run in this process, beside whatever else runs; nothing is kept but the counts.
+    Equal seeds give equal files, byte for byte.
+    """
+    from dataclasses import asdict
+
+    from ..compare.study import compare as compared
+    from ..compare.table import as_csv
+
+    quiet_libraries()
+    chosen = chosen_ecosystem(ecosystem)
+    if output is not None and not output.parent.is_dir():
+        raise WrongUseError(f"--output: there is no folder {output.parent}")
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        console=err, transient=True,
+    ) as progress:  # fmt: skip
+        task = progress.add_task("the parties start", total=None)
+
+        def on_progress(model: str, what: str, done: int, total: int) -> None:
+            progress.update(task, description=f"{model}: {what}", completed=done, total=total)
+
+        rows = asyncio.run(compared(chosen, models, vehicles, seed, on_progress))
+    if output is not None:
+        output.write_text(as_csv(rows), encoding="utf-8")
+    if json:
+        print_json([asdict(row) for row in rows])
+        return
+    _compared_counts(rows, models)
+    _compared_forgeries(rows, models)
+    if output is not None:
+        err.print(f"{len(rows)} counts in {output}")
+
+
+def _compared_counts(rows: Sequence[Row], models: Sequence[str]) -> None:
+    from ..compare.study import side_by_side
+
+    table = Table(title="One fleet", title_justify="left")
+    table.add_column("counted")
+    for model in models:
+        table.add_column(model, justify="right")
+    for label, numbers in side_by_side(rows, models):
+        style = "bold" if len(set(numbers)) > 1 else None
+        table.add_row(label, *(f"{number:,}" for number in numbers), style=style)
+    out.print(table)
+
+
+def _compared_forgeries(rows: Sequence[Row], models: Sequence[str]) -> None:
+    from ..compare.study import forgeries
+
+    table = Table(
+        title="What was believed of forgeries, and with whose keys (all else was refused)",
+        title_justify="left",
+    )
+    for column in ("keys of", "forgery", *models):
+        table.add_column(column)
+    before = ""
+    for who, what, words in forgeries(rows, models):
+        table.add_row("" if who == before else who, what, *words)
+        before = who
+    out.print(table)
