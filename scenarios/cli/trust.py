@@ -341,12 +341,16 @@ def compare(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
         console=err, transient=True,
     ) as progress:  # fmt: skip
-        task = progress.add_task("the parties start", total=None)
+        tasks = {
+            model: progress.add_task(f"{model}: the parties start", total=None) for model in models
+        }
 
         def on_progress(model: str, what: str, done: int, total: int) -> None:
-            progress.update(task, description=f"{model}: {what}", completed=done, total=total)
+            progress.update(
+                tasks[model], description=f"{model}: {what}", completed=done, total=total
+            )
 
-        rows = asyncio.run(compared(chosen, models, vehicles, seed, on_progress))
+        rows = compared(chosen, models, vehicles, seed, on_progress)
     if output is not None:
         output.write_text(as_csv(rows), encoding="utf-8")
     if json:

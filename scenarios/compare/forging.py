@@ -129,17 +129,13 @@ async def contract_on_the_wire(trial: Trial, forger: Forger, operator: str) -> l
 
 
 async def _contracts(trial: Trial, forger: Forger, operator: str, *, wire: bool) -> list[Tried]:
-    scene, victim = trial.scene, trial.victims.good[operator]
-    organisation = scene.party(operator).organisation
-    tried = []
-    for forged in forger.candidates(Role.CONTRACT, victim.emaid, organisation):
-        answers = _as_issuer(forger, forged.issuers) if wire else None
-        async with _wire(trial, answers):
-            shown = await _show(trial, victim.emaid, forged.chain, forged.key)
-        tried.append(_visit(shown))
-        if tried[-1].accepted:
-            break
-    return tried
+    victim = trial.victims.good[operator]
+    organisation = trial.scene.party(operator).organisation
+    shown = (
+        (forged.chain, forged.key, _as_issuer(forger, forged.issuers) if wire else None)
+        for forged in forger.candidates(Role.CONTRACT, victim.emaid, organisation)
+    )
+    return await _shown(trial, victim.emaid, shown)
 
 
 async def revoked_contract(trial: Trial, forger: Forger, operator: str) -> list[Tried]:
@@ -147,13 +143,34 @@ async def revoked_contract(trial: Trial, forger: Forger, operator: str) -> list[
     charge point operator by somebody on the wire, while the revoked contract is shown."""
     victim = trial.victims.revoked[operator]
     chain, key = await _contract_of(trial, victim)
-    tried = []
-    for responder in _responders(forger):
-        async with _wire(trial, _as_responder(forger, responder, chain[0])):
-            shown = await _show(trial, victim.emaid, chain, key)
-        tried.append(_visit(shown))
-        if tried[-1].accepted:
-            break
+    shown = (
+        (chain, key, _as_responder(forger, responder, chain[0]))
+        for responder in _responders(forger)
+    )
+    return await _shown(trial, victim.emaid, shown)
+
+
+async def _shown(
+    trial: Trial,
+    emaid: str,
+    candidates: Iterable[tuple[Sequence[x509.Certificate], Signer, Answers | None]],
+) -> list[Tried]:
+    """Show contracts: each to the charge point operator's check, as its charger does with what a
+    car shows; and the first one that is believed there, else the last, at a charger."""
+    tried: list[Tried] = []
+    last: tuple[Sequence[x509.Certificate], Signer, Answers | None] | None = None
+    for last in candidates:
+        chain, key, answers = last
+        async with _wire(trial, answers):
+            checked = await _check(trial, emaid, chain)
+            if checked.believed:
+                tried.append(_visit(await _show(trial, emaid, chain, key)))
+                return tried
+        tried.append(checked)
+    if last is not None:
+        chain, key, answers = last
+        async with _wire(trial, answers):
+            tried[-1] = _visit(await _show(trial, emaid, chain, key))
     return tried
 
 
@@ -162,7 +179,7 @@ async def bundle(trial: Trial, forger: Forger, _target: str) -> list[Tried]:
     that the forger knows. Accepted: the car stores it."""
     car = await _car(trial, trial.victims.new)
     tried = []
-    for signer in forger.candidates(Role.CPS, "provisioning service", "Forged"):
+    for signer in (*forger.own(), *forger.candidates(Role.CPS, "provisioning service", "Forged")):
         key = forger.key()
         emaid = trial.victims.good[min(trial.victims.good)].emaid
         encrypted = encrypt_contract_key(
@@ -231,7 +248,7 @@ async def charger(trial: Trial, forger: Forger, operator: str) -> list[Tried]:
     config = _charger_of(trial, operator)
     name = config.options["evse_id"]
     tried = []
-    for forged in forger.candidates(Role.SECC, name, "Forged"):
+    for forged in (*forger.own(), *forger.candidates(Role.SECC, name, "Forged")):
         tried.append(await _judged_by_car(trial, forged.chain))
         if tried[-1].accepted:
             break
@@ -541,6 +558,15 @@ async def _show(
         return await EvccSession(scene.service(scene.garage), car, cable, ENERGY_WH).run(None)
     finally:
         await cable.unplug()
+
+
+async def _check(trial: Trial, emaid: str, chain: Sequence[x509.Certificate]) -> Tried:
+    """What the operator of the charger says of a contract that a car showed."""
+    config = trial.scene.ecosystem.of_kind("charger")[0]
+    body = {"emaid": emaid, "chain": b64_chain(chain)}
+    path = "/contract-checks"
+    said = await _call(trial, config.name, config.uses["cpo"], "POST", path, body)
+    return Tried(False, f"PaymentDetailsReq: {said['iso15118_2']}", 0, said["accepted"])
 
 
 def _visit(outcome: Outcome) -> Tried:

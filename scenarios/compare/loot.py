@@ -121,13 +121,15 @@ class Forger:
     entropy: Entropy
 
     def candidates(self, role: Role, name: str, organisation: str) -> Iterable[Forged]:
-        """What may pass for a certificate of ``role`` for ``name``: each certificate that there is
-        a key for, as it is; and a new one issued by it."""
+        """A new certificate of ``role`` for ``name`` by each key at hand."""
+        for holding in self.holdings:
+            yield self.below(holding, role, name, organisation)
+
+    def own(self) -> Iterable[Forged]:
+        """The certificates of the keys at hand as they are, roots excepted."""
         for holding in self.holdings:
             if not holding.is_root:
-                chain = (holding.certificate, *holding.above)
-                yield Forged(chain, holding.signer, ())
-            yield self.below(holding, role, name, organisation)
+                yield Forged((holding.certificate, *holding.above), holding.signer, ())
 
     def self_made(
         self, role: Role, name: str, organisation: str, key: SoftwareKey
