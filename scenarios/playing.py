@@ -86,17 +86,19 @@ async def play(
     everything = parts_of(scenarios)
     together = [part for part in everything if not part.scenario.alone]
     together.sort(key=lambda part: _key(part.declared.policies))
-    for _policies, group in groupby(together, key=lambda part: _key(part.declared.policies)):
-        members = list(group)
-        policies = members[0].declared.policies
-        async with _session(ecosystem, policies, database) as parties:
-            for part in members:
-                yield await _play(part, parties)
-    for part in everything:
-        if part.scenario.alone:
-            shaped = ecosystem.with_lifetimes(part.scenario.lifetimes)
-            async with _session(shaped, part.declared.policies, database) as parties:
-                yield await _play(part, parties)
+    groups = [list(one) for _, one in groupby(together, lambda part: _key(part.declared.policies))]
+    groups += [[part] for part in everything if part.scenario.alone]
+    for members in groups:
+        left = list(members)
+        try:
+            shaped = ecosystem.with_lifetimes(members[0].scenario.lifetimes)
+            async with _session(shaped, members[0].declared.policies, database) as parties:
+                while left:
+                    yield await _play(left.pop(0), parties)
+        except NotAsExpectedError as error:
+            # Without its ecosystem nothing of this group can be played; the others go on.
+            for part in left:
+                yield Result(part, run="", problems=[f"the ecosystem did not start: {error}"])
 
 
 def _key(policies: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
