@@ -10,16 +10,23 @@ CLOSED, OPEN = "fail-closed", "fail-open"
 
 @scenario(
     plays={
-        CLOSED: Play(refused("AuthorizationReq", "FAILED"), {"operator_unreachable": "refuse"}),
-        OPEN: Play(charged(), {"operator_unreachable": "allow", "contract_revocation": "ignore"}),
+        CLOSED: Play(
+            refused("AuthorizationReq", "FAILED"),
+            {"operator_unreachable": "refuse", "contract_revocation": "if-available"},
+        ),
+        OPEN: Play(
+            charged(), {"operator_unreachable": "allow", "contract_revocation": "if-available"}
+        ),
     },
     alone=True,
 )
 async def operator_down(town: Town) -> Ending:
     """The mobility operator does not answer when a car wants to charge.
 
-    Closed: without its promise to pay nobody charges. Open: the charge point operator takes the
-    risk; the record goes out when the operator is back, and its policy decides that it pays.
+    Its responder is down with it, so the operators here accept a certificate of which nobody says
+    anything. Closed: without the promise to pay nobody charges. Open: the charge point operator
+    takes the risk; the record goes out when the operator is back, and its policy decides that it
+    pays.
     """
     contract = await town.installed()
     async with town.without(town.cast.operator):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..scenario import Ending, charged, refused, scenario
 from ..town import Town
 
@@ -80,7 +82,7 @@ async def change_of_operator(town: Town) -> dict[str, Ending]:
     """
     old = await town.installed()
     other = town.cast.hosted_operator
-    follows: dict[str, str] = {}
+    follows: dict[str, Any] = {}
     if town.spoiling:
         path = f"/contracts/{old.emaid}/release"
         await town.lab.call(old.operator, "PUT", path, {"provider_id": other.scope_id})
