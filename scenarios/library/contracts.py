@@ -37,8 +37,8 @@ async def revoked_operator_sub_ca(town: Town) -> Ending:
     contract = await town.installed()
     if town.spoiling:
         await town.revoke_authority(town.cast.operator, "mo-sub2")
-        # A CA's status is used again for some seconds.
-        await town.advance("1m")
+    # A CA's status is used again for some seconds.
+    await town.advance("1m")
     return await town.charge(contract.car)
 
 
@@ -100,11 +100,11 @@ async def blocked_account(town: Town) -> Ending:
 @scenario(
     plays={
         "chain-error": Play(
-            refused("PaymentDetailsReq", "FAILED_CertChainError"),
+            refused("PaymentDetailsReq", "FAILED_CertChainError", "anchor"),
             {"unknown_root_code": "chain-error", "anchors": "manual"},
         ),
         "not-allowed": Play(
-            refused("PaymentDetailsReq", "FAILED_CertificateNotAllowedAtThisEVSE"),
+            refused("PaymentDetailsReq", "FAILED_CertificateNotAllowedAtThisEVSE", "anchor"),
             {"unknown_root_code": "not-allowed", "anchors": "manual"},
         ),
     },

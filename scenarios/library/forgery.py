@@ -54,7 +54,7 @@ async def tampered_bundle(town: Town) -> Ending:
     return await _is_given(town, await town.contracted(), "ccp", "bundle-tampered")
 
 
-@scenario(refused_by_car("key"))
+@scenario(refused_by_car("contract key:"))
 async def bundle_for_another_car(town: Town) -> Ending:
     """The contract key is encrypted for another car; everything is signed as it should be."""
     car = await town.car()
@@ -75,7 +75,7 @@ async def bundle_signed_by_wrong_role(town: Town) -> Ending:
     return await _is_given(town, await town.contracted(), "ccp", "bundle-wrong-role")
 
 
-@scenario(refused_by_car("key"))
+@scenario(refused_by_car("contract key:"))
 async def key_does_not_match_certificate(town: Town) -> Ending:
     """The key in the bundle is not the contract certificate's.
 

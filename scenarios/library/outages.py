@@ -11,7 +11,7 @@ CLOSED, OPEN = "fail-closed", "fail-open"
 @scenario(
     plays={
         CLOSED: Play(
-            refused("AuthorizationReq", "FAILED"),
+            refused("AuthorizationReq", "FAILED", "could not be reached"),
             {"operator_unreachable": "refuse", "contract_revocation": "if-available"},
         ),
         OPEN: Play(
@@ -37,7 +37,8 @@ async def operator_down(town: Town) -> Ending:
 @scenario(
     plays={
         CLOSED: Play(
-            refused("CertificateInstallationReq", "FAILED"), {"installation_failed": "stop"}
+            refused("CertificateInstallationReq", "FAILED", "could not be reached"),
+            {"installation_failed": "stop"},
         ),
         OPEN: Play(charged(), {"installation_failed": "use-present"}),
     },
@@ -57,7 +58,7 @@ async def pool_down(town: Town) -> Ending:
 @scenario(
     plays={
         CLOSED: Play(
-            refused("PaymentDetailsReq", "FAILED_CertChainError"),
+            refused("PaymentDetailsReq", "FAILED_CertChainError", "OCSP"),
             {"contract_revocation": "require"},
         ),
         OPEN: Play(charged(), {"contract_revocation": "if-available"}),
@@ -78,7 +79,8 @@ async def ocsp_down(town: Town) -> Ending:
     name="slow-pool-over-4.5-s",
     plays={
         CLOSED: Play(
-            refused("CertificateInstallationReq", "FAILED"), {"installation_failed": "stop"}
+            refused("CertificateInstallationReq", "FAILED", "did not answer in time"),
+            {"installation_failed": "stop"},
         ),
         OPEN: Play(charged(), {"installation_failed": "use-present"}),
     },

@@ -101,7 +101,9 @@ async def sub_ca_rollover(town: Town) -> dict[str, Ending]:
     {
         "the next week, installs": charged(),
         "half a year later, contract in the car": charged(),
-        "half a year later, installs": refused("CertificateInstallationReq", NO_CERTIFICATE),
+        "half a year later, installs": refused(
+            "CertificateInstallationReq", NO_CERTIFICATE, "expired"
+        ),
     },
     twin={
         "the next week, installs": charged(),

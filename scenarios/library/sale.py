@@ -7,7 +7,9 @@ from typing import Any
 from ..scenario import Ending, charged, refused, scenario
 from ..town import Town
 
-NOTHING_THERE = refused("CertificateInstallationReq", "FAILED_NoCertificateAvailable")
+NOTHING_THERE = refused(
+    "CertificateInstallationReq", "FAILED_NoCertificateAvailable", "no contract"
+)
 
 
 @scenario(charged())
@@ -36,7 +38,7 @@ async def sold_car_contract_revoked(town: Town) -> dict[str, Ending]:
     the contract stays, and it is the seller who pays.
     """
     contract = await town.installed()
-    await town.sell(contract, keep_contract=not town.spoiling, new_provisioning_key=town.spoiling)
+    await town.sell(contract, keep_contract=not town.spoiling, new_provisioning_key=True)
     seen = {"before the buyer has a contract": await town.charge(contract.car)}
     bought = await town.contract(contract.car, town.cast.hosted_operator)
     seen["with the buyer's contract"] = await town.charge(contract.car)
@@ -47,26 +49,51 @@ async def sold_car_contract_revoked(town: Town) -> dict[str, Ending]:
     return seen
 
 
-@scenario(refused("PaymentDetailsReq", "FAILED_CertificateRevoked", "revoked"))
-async def lost_car(town: Town) -> Ending:
-    """A car is stolen: its maker and its driver's operator are told, and it charges no more.
+@scenario(
+    {
+        "the maker knows: a new contract": refused(
+            "CertificateInstallationReq", "FAILED_CertChainError", "not in the"
+        ),
+        "the maker knows: the old contract": charged(),
+        "the operator knows too": refused(
+            "PaymentDetailsReq", "FAILED_CertificateRevoked", "revoked"
+        ),
+    },
+    twin={
+        "the maker knows: a new contract": charged(),
+        "the maker knows: the old contract": charged(),
+        "the operator knows too": charged(),
+    },
+    stage="PaymentDetailsReq",
+)
+async def lost_car(town: Town) -> dict[str, Ending]:
+    """A car is stolen: its maker is told first, then its driver's operator.
 
-    The maker revokes the provisioning certificate, so that nothing new is installed either;
-    the operator, told by its driver, revokes the contract.
+    The maker revokes the provisioning certificate and takes it out of the pool, so that nothing
+    new is installed. The contract in the car pays until its operator, told by the driver,
+    revokes it: the two do not know of each other.
     """
     contract = await town.installed()
+    pcid = contract.car.pcid
     if town.spoiling:
-        pcid = contract.car.pcid
         await town.lab.call(contract.car.garage, "POST", f"/vehicles/{pcid}/lost")
+    seen = {
+        "the maker knows: a new contract": await town.charge(contract.car, installation="always"),
+        "the maker knows: the old contract": await town.charge(contract.car, installation="never"),
+    }
+    if town.spoiling:
         await town.lab.call(contract.operator, "POST", f"/cars/{pcid}/lost")
-    return await town.charge(contract.car, installation="never")
+    seen["the operator knows too"] = await town.charge(contract.car, installation="never")
+    return seen
 
 
 @scenario(
     {
         "before the new contract is in the car": charged(),
         "at the new contract's first visit": charged(),
-        "with the old contract": refused("AuthorizationReq", "FAILED_ContractCanceled"),
+        "with the old contract": refused(
+            "AuthorizationReq", "FAILED_ContractCanceled", "cancelled"
+        ),
     },
     twin={
         "before the new contract is in the car": charged(),

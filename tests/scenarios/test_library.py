@@ -50,6 +50,8 @@ WANTED = {
     "lost-root-key": ("CertificateInstallationReq", "FAILED_NoCertificateAvailable"),
     "sold-car-contract-kept": ("SessionStopReq", "OK"),
     "sold-car-contract-revoked": ("CertificateInstallationReq", "FAILED_NoCertificateAvailable"),
+    "lost-car": ("PaymentDetailsReq", "FAILED_CertificateRevoked"),
+    "change-of-operator": ("AuthorizationReq", "FAILED_ContractCanceled"),
 }
 
 
@@ -79,6 +81,10 @@ def test_what_the_library_is_for(name: str) -> None:
     assert one.stage == stage
     assert code in codes
     assert one.title.endswith(".")
+
+
+def test_nothing_else_is_in_it() -> None:
+    assert set(WANTED) == set(catalogue())
 
 
 def test_every_refusal_has_an_accepted_twin() -> None:
