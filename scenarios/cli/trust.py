@@ -54,7 +54,7 @@ def show(
     for store in stores:
         state = "[yellow]stale[/]" if store["stale"] else "current"
         table = Table(
-            title=f"[bold]{store['holder']}[/] version {store['version']}, {state}, from "
+            title=f"[bold]{_title(store)}[/] version {store['version']}, {state}, from "
             f"{store['source']}, renewed {store['renewed_at'][:19]} (policy {store['policy']})",
             title_justify="left",
         )
@@ -78,6 +78,12 @@ def show(
                 missing["fingerprint"][:16],
             )
         out.print(table)
+
+
+def _title(store: dict[str, Any]) -> str:
+    """Whose store it is; a maker's is the one for its cars."""
+    holder: str = store["holder"]
+    return holder if holder != "cars" else f"{store['party']}, for its cars:"
 
 
 @app.command("renew")
