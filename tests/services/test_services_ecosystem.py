@@ -13,6 +13,8 @@ import pytest
 
 from pki.trust import TRUST_MODELS
 from services.ecosystem import (
+    POLICIES,
+    POLICIES_OF,
     EcosystemError,
     default_text,
     from_document,
@@ -401,3 +403,11 @@ def test_init_writes_what_check_accepts(tmp_path: Path) -> None:
     assert load(file).parties
     nowhere = run(app, ["init", str(tmp_path / "no" / "folder.toml")]).exception
     assert isinstance(nowhere, WrongUseError)
+
+
+def test_the_document_lists_the_policies() -> None:
+    document = (Path(__file__).parents[2] / "docs" / "parties.md").read_text()
+    for name, policy in POLICIES.items():
+        of = ", ".join(kind for kind, names in POLICIES_OF.items() if name in names)
+        values = ", ".join(f"`{value}`" for value in policy.values)
+        assert f"| `{name}` | {values} | {of} | {policy.meaning} |" in document, name
