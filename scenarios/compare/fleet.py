@@ -17,6 +17,8 @@ from services.ecosystem import Ecosystem, PartyConfig
 # hundred: the rest stays as it is.
 FATES = (("revoked", 10), ("expired", 10))
 KEPT = "kept"
+# Fewer cars than this all keep their contracts.
+FEW = 4
 MOST = 2000
 
 
@@ -44,9 +46,9 @@ def fleet(ecosystem: Ecosystem, size: int, seed: str) -> tuple[Vehicle, ...]:
         if not found:
             raise WrongUseError(f"the ecosystem has no party of kind {kind}: nobody can charge")
     draw = random.Random(f"pnclab fleet {seed}")  # noqa: S311 - a play, not a secret
-    # Shares, not chances: of ten cars one has its contract revoked.
-    fates = [name for name, share in FATES for _ in range(-(-size * share // 100))]
-    fates = (fates + [KEPT] * size)[:size]
+    # Shares, not chances: of ten cars one has its contract revoked, and of a few cars one too.
+    fates = [name for name, share in FATES for _ in range(-(-size * share // 100) * (size >= FEW))]
+    fates += [KEPT] * (size - len(fates))
     draw.shuffle(fates)
     return tuple(_vehicle(number, fate, parts, draw) for number, fate in enumerate(fates, start=1))
 

@@ -524,8 +524,10 @@ async def _forgers(trial: Trial) -> list[Forger]:
                 keys = await keys_of(scene.party(name), lambda one, s=starts: one.startswith(s))  # type: ignore[misc]
                 found.append(_forger(trial, f"{name}: {family.upper()} sub-CAs only", keys))
     # Of a garage's keys one car's: nobody gets hold of all cars at once.
-    last = next(one for one in reversed(scene.played) if one not in trial.victims.good.values())
-    car = await _car(trial, last.pcid)
+    others = [one for one in scene.played if one not in trial.victims.good.values()]
+    if not others:
+        return found
+    car = await _car(trial, others[-1].pcid)
     keys = (car.key, car.contract.key) if car.contract else (car.key,)
     return [*found, _forger(trial, "one car", keys)]
 
