@@ -268,7 +268,7 @@ class ContractPool:
 
     def _pcid(self, text: str) -> PCID:
         try:
-            return PCID.parse(text, strict=False)
+            return PCID.parse(text, strict=self.party.strict())
         except IdentifierError as error:
             raise wrong_identifier(error, "pcid") from None
 

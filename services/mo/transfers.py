@@ -132,12 +132,12 @@ class Transfers:
 
     async def of_car(self, text: str) -> list[ContractRow]:
         """This operator's contracts for a car, oldest first."""
-        pcid = _pcid(text)
+        pcid = _pcid(text, self.party)
         return await self.party.database.read(lambda session: of_car(session, pcid.normal))
 
     async def end_of_car(self, text: str, reason: str, why: str) -> list[ContractRow]:
         """Revoke all contracts of a car that are not ended yet (it was sold, or lost)."""
-        pcid = _pcid(text)
+        pcid = _pcid(text, self.party)
         ended = [
             await self.contracts.revoke(row.wire, reason)
             for row in await self.of_car(text)
@@ -163,8 +163,8 @@ class Transfers:
         )
 
 
-def _pcid(text: str) -> PCID:
+def _pcid(text: str, party: Party) -> PCID:
     try:
-        return PCID.parse(text, strict=False)
+        return PCID.parse(text, strict=party.strict())
     except IdentifierError as error:
         raise wrong_identifier(error, "pcid") from None
