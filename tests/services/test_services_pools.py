@@ -516,7 +516,7 @@ def elsewhere(url: str) -> Any:
 def test_where_responders_may_be(world: World) -> None:
     responder = world.service("plugpark").judge._responder
     host, port = world.ecosystem.party("sunmile").address
-    assert responder(f"http://{host}:{port}/ocsp") == "sunmile"
+    assert responder(f"http://{host}:{port}/ocsp") is world.ecosystem.party("sunmile")
     for url in (
         f"https://{host}:{port}/ocsp",
         f"http://localhost:{port}/ocsp",
