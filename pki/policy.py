@@ -73,8 +73,10 @@ class Registration:
     def holds(self, kind: IdentifierKind, value: str) -> bool:
         return self.known_by is kind and normal(kind, value) in self.identifiers
 
-    def is_suspended(self, at: datetime) -> bool:
-        return self.suspended_at is not None and self.suspended_at <= at
+    @property
+    def is_suspended(self) -> bool:
+        """Whatever the clock shows: only who suspended it takes that back."""
+        return self.suspended_at is not None
 
 
 class RegistryError(ValueError):
@@ -121,7 +123,7 @@ class Registry:
         return Registry(tuple(one for one in self.registrations if one.party != name))
 
     def suspending(self, name: str, at: datetime | None) -> "Registry":
-        """With a party suspended from `at` on; None takes it back."""
+        """With a party suspended, said at the instant `at`; None takes it back."""
         known = self.party(name)
         return self._with(replace(known, suspended_at=at)) if known else self
 
@@ -232,7 +234,7 @@ def _registered(case: _Case) -> str | None:
 
 def _suspended(case: _Case) -> str | None:
     known = case.applicant
-    if known is None or not known.is_suspended(case.at):
+    if known is None or not known.is_suspended:
         return None
     return f"{known.party} is suspended since {known.suspended_at:%F %T}Z"
 

@@ -141,7 +141,7 @@ async def _show(ecosystem: Ecosystem, names: list[str]) -> dict[str, Any]:
         up, down = await up_and_down(lab, names)
         clocks = {name: await lab.call(name, "GET", "/clock") for name in up}
     if not clocks:
-        setting = Clock.kept_in(ecosystem.data, ecosystem.clock_offset).setting
+        setting = Clock.read_in(ecosystem.data, ecosystem.clock_offset)
         return {
             "running": False,
             "now": setting.now().isoformat(),

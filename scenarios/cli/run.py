@@ -153,7 +153,7 @@ def _print_who(ecosystem: Ecosystem) -> None:
         known_as = party.scope_id or party.options.get("evse_id", "")
         table.add_row(party.name, party.kind, known_as, party.url)
     out.print(table)
-    setting = Clock.kept_in(ecosystem.data, ecosystem.clock_offset).setting
+    setting = Clock.read_in(ecosystem.data, ecosystem.clock_offset)
     if setting.offset or setting.standing:
         out.print(f"The clock shows [bold]{setting.now():%F %T}Z[/] (pnclab clock show).")
     for client in ecosystem.clients:

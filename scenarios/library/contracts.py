@@ -15,7 +15,7 @@ EXPIRED = "FAILED_CertificateExpired"
 async def expires_soon(town: Town) -> Ending:
     """A contract certificate with at most 21 days left: the car charges and is told.
 
-    The twin has 22 days and a little more left and is told nothing [V2G2-460].
+    The twin has 22 days and a little more left and is told nothing [V2G2-690].
     """
     left = timedelta(days=21) if town.spoiling else timedelta(days=22, hours=1)
     contract = await town.contracted(ends=await town.instant(left))

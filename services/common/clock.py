@@ -155,6 +155,10 @@ class Setting:
     def now(self) -> datetime:
         return self.standing or datetime.now(UTC) + self.offset
 
+    def is_superseded_by(self, configured: timedelta) -> bool:
+        """Whether a start asks for another offset than the one it asked for before."""
+        return bool(configured) and self.configured != configured.total_seconds()
+
     def encoded(self) -> bytes:
         return json.dumps(
             {
@@ -231,10 +235,20 @@ class Clock:
         """
         clock = cls(configured, folder / FILE)
         clock._look(strict=True)
-        wanted = configured.total_seconds()
-        if wanted and clock._setting.configured != wanted:
+        if clock._setting.is_superseded_by(configured):
+            wanted = configured.total_seconds()
             clock._keep(lambda _now: Setting(configured, None, wanted))
         return clock
+
+    @classmethod
+    def read_in(cls, folder: Path, configured: timedelta = timedelta()) -> Setting:
+        """What :meth:`kept_in` would find there, without writing anything. ClockError."""
+        clock = cls(configured, folder / FILE)
+        clock._look(strict=True)
+        found = clock._setting
+        if found.is_superseded_by(configured):
+            return Setting(configured, None, configured.total_seconds())
+        return found
 
     @property
     def setting(self) -> Setting:

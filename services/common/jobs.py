@@ -21,7 +21,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from .errors import DatabaseUnavailable, Refusal
-from .events import current_unit, unit_of_work
 
 if TYPE_CHECKING:
     from .party import Party
@@ -96,9 +95,8 @@ class _Job:
                 return report
             token = _report.set(report)
             try:
-                with unit_of_work(current_unit().run or "resume"):
+                async with self.party.unit():
                     await self.work()
-                    await self.party.database.flush()
             except Refusal as reason:
                 waits(self.name, reason.message)
             except Exception as error:

@@ -6,7 +6,8 @@ import asyncio
 import hashlib
 import hmac
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from pki.edition import Edition
@@ -115,26 +116,37 @@ class Party:
         upgrade(self.database, self.config.kind)
         self.database.open()
 
+    @asynccontextmanager
+    async def unit(self) -> AsyncIterator[None]:
+        """A unit of work of what goes on by itself, in the run that is under way; what it told is
+        kept, however it ends."""
+        with unit_of_work(current_unit().run or "resume"):
+            try:
+                yield
+            finally:
+                await self.database.flush()
+
     async def take_up(
         self,
         rows: Iterable[T],
-        work: Callable[[T], Awaitable[object]],
+        work: Callable[[T], Awaitable[bool]],
         name: Callable[[T], str],
     ) -> None:
         """A round over what was left half way, each in a unit of work of its own.
 
-        What another party refuses, or does not answer, stays as it is until the next round.
+        ``work`` says whether it did anything: what was only looked at is not told as done. What
+        another party refuses, or does not answer, stays as it is until the next round.
         """
         for row in rows:
-            with unit_of_work(current_unit().run or "resume"):
+            async with self.unit():
                 try:
-                    await work(row)
+                    done = await work(row)
                 except Refusal as reason:
                     log.info("%s: %s waits: %s", self.config.name, name(row), reason.message)
                     jobs.waits(name(row), reason.message)
                 else:
-                    jobs.did(name(row))
-                await self.database.flush()
+                    if done:
+                        jobs.did(name(row))
 
     async def close(self) -> None:
         await self.http.close()

@@ -37,7 +37,8 @@ from pki.trust import Anchor, Holder, TrustStore
 from .answers import Certificate, Root
 from .certificates import der_of, fingerprint, load_der
 from .errors import Refusal
-from .events import Event, unit_of_work
+from .events import Event
+from .jobs import did, waits
 from .party import Party
 
 log = logging.getLogger("pnclab")
@@ -142,13 +143,21 @@ class TrustStores:
                 return Change(held)
         return await self._write(lambda session: self.take_over(session, holder, offer))
 
-    async def add(self, holder: str, certificate: x509.Certificate, role: Role, who: str) -> Change:
-        """Put a root into a store by hand, ``who`` said so; what it has already stays as it is.
+    async def add(
+        self,
+        holder: str,
+        certificate: x509.Certificate,
+        role: Role,
+        who: str,
+        source: str | None = None,
+    ) -> Change:
+        """Put a root into a store by hand: ``who`` does it, ``source`` says where it is from (as
+        a rule from them); what it has already stays as it is.
 
         Refusal 422 for what is no root, 409 where the store has it in another role.
         """
         must_be_root(certificate, self.party.clock.now(), "certificate")
-        source = f"{BY_HAND}: {who}"[:256]
+        by_hand = f"{BY_HAND}: {source or who}"[:256]
 
         def change(session: Session) -> Change:
             held = self._existing(session, holder)
@@ -162,13 +171,14 @@ class TrustStores:
                             f"role: {holder} has this root as {anchor.role}, not as {role}",
                         )
                     return Change(held)
-            self._put(session, holder, Anchor(certificate, role), source)
-            return self._changed(session, held, held.source, held.renewed_at, (certificate,), ())
+            self._put(session, holder, Anchor(certificate, role), by_hand)
+            return self._changed(session, held, who, by_hand, (certificate,), ())
 
         return await self._write(change)
 
-    async def remove(self, holder: str, mark: str) -> Change:
-        """Take a root (by its fingerprint) out of a store; Refusal 404 where it is not in it."""
+    async def remove(self, holder: str, mark: str, who: str) -> Change:
+        """Take a root (by its fingerprint) out of a store: ``who`` does it by hand. Refusal 404
+        where it is not in it."""
 
         def change(session: Session) -> Change:
             held = self._existing(session, holder)
@@ -177,7 +187,8 @@ class TrustStores:
                 raise Refusal(404, "no_such_anchor", f"{holder} holds no anchor {mark}")
             self._drop(session, holder, found[0].certificate)
             gone = (found[0].certificate,)
-            return self._changed(session, held, held.source, held.renewed_at, (), gone)
+            by_hand = f"{BY_HAND}: {who}"[:256]
+            return self._changed(session, held, who, by_hand, (), gone)
 
         return await self._write(change)
 
@@ -215,7 +226,10 @@ class TrustStores:
         for anchor in coming:
             self._put(session, holder, anchor, offer.source)
         added = tuple(anchor.certificate for anchor in coming)
-        return self._changed(session, held, offer.source, now, added, going)
+        row = session.get_one(self._stores, holder)
+        row.source, row.renewed_at = offer.source, now
+        who = offer.source.partition(" ")[0]
+        return self._changed(session, held, who, offer.source, added, going)
 
     def forget(self, session: Session, holder: str) -> None:
         """Take a store away with all that is in it."""
@@ -274,16 +288,17 @@ class TrustStores:
         self,
         session: Session,
         before: HeldStore,
+        who: str,
         source: str,
-        renewed_at: datetime,
         added: Sequence[x509.Certificate],
         removed: Sequence[x509.Certificate],
     ) -> Change:
-        row = session.get_one(self._stores, before.holder)
-        row.source, row.renewed_at = source, renewed_at
+        """Count the version up and tell who changed what, and where that comes from."""
         if added or removed:
+            row = session.get_one(self._stores, before.holder)
             row.version = before.version + 1
-            self.party.database.tell(session, self._told(before.holder, row, added, removed))
+            told = self._told(before.holder, row.version, who, source, added, removed)
+            self.party.database.tell(session, told)
         session.flush()
         after = self.held(session, before.holder)
         assert after is not None
@@ -292,7 +307,9 @@ class TrustStores:
     def _told(
         self,
         holder: str,
-        row: Any,
+        version: int,
+        who: str,
+        source: str,
         added: Sequence[x509.Certificate],
         removed: Sequence[x509.Certificate],
     ) -> Event:
@@ -302,14 +319,14 @@ class TrustStores:
             Event(
                 kind="state",
                 name="trust store changed",
-                sender=row.source.partition(" ")[0],
+                sender=who,
                 receiver=self.party.config.name,
-                summary=f"The trust store of {holder} is now version {row.version}: "
+                summary=f"The trust store of {holder} is now version {version}: "
                 f"{'; '.join(changes)}",
                 data={
                     "holder": holder,
-                    "version": row.version,
-                    "source": row.source,
+                    "version": version,
+                    "source": source,
                     "added": [fingerprint(one) for one in added],
                     "removed": [fingerprint(one) for one in removed],
                 },
@@ -392,12 +409,12 @@ class Keeper:
             return
         held = await self.stores.find(self.holder)
         if held is None or is_due(held.renewed_at, self.party.clock.now()):
-            with unit_of_work("resume"):
+            async with self.party.unit():
                 try:
-                    await self.renew()
+                    tell_of(await self.renew())
                 except Refusal as reason:
                     log.info("%s: the anchors stay: %s", self.party.config.name, reason.message)
-                await self.party.database.flush()
+                    waits(f"the trust store of {self.holder}", reason.message)
 
     async def _compare(self) -> None:
         """Renew what is too old; those who judge meanwhile wait for the one answer."""
@@ -441,6 +458,16 @@ class Keeper:
                     f"{offer.source} has {there} of {wanted} roots of type {role}; "
                     f"policy anchors={self.policy} waits for the rest",
                 )
+
+
+def tell_of(change: Change) -> None:
+    """To who asked for a run of jobs: a store has changed; one that was only compared has not."""
+    if change.added or change.removed:
+        store = change.store
+        did(
+            f"the trust store of {store.holder} is now version {store.version}: "
+            f"{len(change.added)} roots come, {len(change.removed)} go"
+        )
 
 
 def is_due(renewed_at: datetime, now: datetime) -> bool:

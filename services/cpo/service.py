@@ -492,7 +492,7 @@ class ChargePointOperator:
         before = self.party.clock.now() - LONG_SESSION
         rows = await self.party.database.read(lambda session: charging_since(session, before))
         for charger in {row.charger for row in rows} & set(self.party.ecosystem.parties):
-            with unit_of_work("resume"):
+            async with self.party.unit():
                 try:
                     answer = await self.party.client(charger).call(
                         "GET",
@@ -511,7 +511,6 @@ class ChargePointOperator:
                             if row.charger == charger and row.session_id not in going_on
                         ]
                     )
-                await self.party.database.flush()
 
     async def _close(self, sessions: Sequence[str]) -> None:
         def change(database: Session) -> None:

@@ -40,7 +40,7 @@ from services.common.certificates import (
 )
 from services.common.contract_elements import check_key_elements
 from services.common.errors import PartyRefused, Refusal, wrong_identifier
-from services.common.events import Event, unit_of_work
+from services.common.events import Event
 from services.common.jobs import did, waits
 from services.common.judging import Judge
 from services.common.party import Party
@@ -98,13 +98,12 @@ class ProvisioningService:
 
     async def keep_current(self) -> None:
         """A round: renew the signing certificate in time, and sign again what older ones signed."""
-        with unit_of_work("resume"):
+        async with self.party.unit():
             try:
                 await self._prepare_signer()
             except Refusal as reason:
                 log.info("%s: no new signer: %s", self.party.config.name, reason.message)
                 waits("signing certificate", reason.message)
-            await self.party.database.flush()
         now, signer = self.party.clock.now(), fingerprint(self.chain[0])
         outdated = await self.party.database.read(
             lambda session: list(
@@ -117,8 +116,13 @@ class ProvisioningService:
                 )
             )
         )
+
+        async def sign_again(row: SignedRow) -> bool:
+            await self._sign_again(row)
+            return True
+
         await self.party.take_up(
-            outdated, self._sign_again, lambda row: f"contract data of {row.emaid}, to sign again"
+            outdated, sign_again, lambda row: f"contract data of {row.emaid}, to sign again"
         )
 
     async def store_unstored(self) -> None:
@@ -128,8 +132,12 @@ class ProvisioningService:
             SignedRow.state.in_((SIGNED, SIGNED_AGAIN)), SignedRow.valid_to > now
         )
         unstored = await self.party.database.read(lambda session: list(session.scalars(waiting)))
+
+        async def store(row: SignedRow) -> bool:
+            return (await self._store(row)).stored
+
         await self.party.take_up(
-            unstored, self._store, lambda row: f"contract data of {row.emaid}, not in the pool"
+            unstored, store, lambda row: f"contract data of {row.emaid}, not in the pool"
         )
 
     async def _sign_again(self, row: SignedRow) -> SignedRow:

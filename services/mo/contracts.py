@@ -83,11 +83,12 @@ class Contracts:
     async def resume(self) -> None:
         """A round: complete what was left half way; what cannot be completed now stays as it is."""
 
-        async def go_on(row: ContractRow) -> None:
+        async def go_on(row: ContractRow) -> bool:
             if row.status in ("pending", "certified"):
                 await self._complete(row)
             else:
                 await self.leave_pool(row)
+            return True
 
         half_way = await self.party.database.read(unfinished)
         await self.party.take_up(
@@ -96,8 +97,9 @@ class Contracts:
             lambda row: f"the contract {row.wire} ({row.status})",
         )
 
-        async def revoke(found: GenerationRow) -> None:
+        async def revoke(found: GenerationRow) -> bool:
             await self.ca.revoke(found.fingerprint, "cessationOfOperation")
+            return True
 
         await self.party.take_up(
             await self.party.database.read(half_revoked),

@@ -73,9 +73,14 @@ class Renewals:
         """A round: complete renewals that were left half way, renew what ends soon, and take
         what has expired for good out of the pool."""
         half_way = await self.party.database.read(half_renewed)
+
+        async def finish(found: GenerationRow) -> bool:
+            await self._finish(found)
+            return True
+
         await self.party.take_up(
             (found for found in half_way if found.emaid not in self._under_way),
-            self._finish,
+            finish,
             lambda found: f"generation {found.number} of the contract {found.emaid}",
         )
         now = self.party.clock.now()
@@ -88,7 +93,8 @@ class Renewals:
             lambda pair: f"the renewal of the contract {pair[0].wire}",
         )
 
-    async def _ending(self, pair: tuple[ContractRow, GenerationRow]) -> None:
+    async def _ending(self, pair: tuple[ContractRow, GenerationRow]) -> bool:
+        """Whether anything was due."""
         row, present = pair
         # Where the order says when the certificate ends, it ends.
         on_purpose = row.valid_from is not None or row.valid_to is not None
@@ -96,7 +102,8 @@ class Renewals:
         due = present.not_after - self._before(row, present) <= self.party.clock.now()
         if policy != "never" and due and not on_purpose and self._lasts_longer(row, present):
             await self.renew(row, present, present.number + 1)
-        elif row.in_pool and not on_purpose and present.not_after <= self.party.clock.now():
+            return True
+        if row.in_pool and not on_purpose and present.not_after <= self.party.clock.now():
             self.party.recorder.record(
                 Event(
                     kind="state",
@@ -109,6 +116,8 @@ class Renewals:
                 )
             )
             await self.contracts.leave_pool(row)
+            return True
+        return False
 
     # ---------------------------------------------------------------- requests
 

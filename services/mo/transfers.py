@@ -102,7 +102,8 @@ class Transfers:
             waiting, self._take_over, lambda row: f"the contract {row.wire} in place of another"
         )
 
-    async def _take_over(self, row: ContractRow) -> None:
+    async def _take_over(self, row: ContractRow) -> bool:
+        """Whether it is done: not before the car has its new contract."""
         assert row.replaces is not None
         answer = await self.party.uses("ccp").call(
             "GET",
@@ -111,10 +112,10 @@ class Transfers:
             summary=f"Does the car {row.pcid} have its contract {row.wire}?",
         )
         if answer.read(Waiting).delivered_at is None:
-            return
+            return False
         operator = self.party.ecosystem.by_scope("mo", row.replaces[:5])
         if operator is None:
-            return
+            return False
         await self.party.client(operator.name).call(
             "POST",
             f"/contracts/{quote(row.replaces, safe='')}/transfer",
@@ -129,6 +130,7 @@ class Transfers:
             session.get_one(ContractRow, row.emaid).replaced_at = now
 
         await self.party.database.write(change)
+        return True
 
     async def of_car(self, text: str) -> list[ContractRow]:
         """This operator's contracts for a car, oldest first."""

@@ -72,8 +72,9 @@ class VehicleMaker:
         half_way = await self.party.database.read(pending)
         steps = {"pending": self._complete, "rekeying": self._rekey, "losing": self._lose}
 
-        async def go_on(row: VehicleRow) -> None:
+        async def go_on(row: VehicleRow) -> bool:
             await steps[row.status](row)
+            return True
 
         await self.party.take_up(
             (row for row in half_way if row.pcid not in self._under_way),

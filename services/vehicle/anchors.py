@@ -16,7 +16,7 @@ from pki.identifiers import PCID, IdentifierError
 from pki.trust import Holder
 from services.common.client import PartyClient
 from services.common.errors import Refusal
-from services.common.events import unit_of_work
+from services.common.jobs import waits
 from services.common.party import Party
 from services.common.trust_stores import (
     Change,
@@ -26,6 +26,7 @@ from services.common.trust_stores import (
     certificates_of,
     is_due,
     pool,
+    tell_of,
 )
 
 from .store import CarRow
@@ -88,14 +89,14 @@ class CarStores(TrustStores):
             if is_due(renewed_at, now) and (maker := self._maker(pcid)) is not None:
                 due.setdefault(maker.target.name, []).append(pcid)
         for name, pcids in due.items():
-            with unit_of_work("resume"):
+            async with self.party.unit():
                 try:
                     offer = await self._sent(self.party.client(name))
                     for pcid in pcids:
-                        await self.renew(pcid, offer)
+                        tell_of(await self.renew(pcid, offer))
                 except Refusal as reason:
                     log.info("%s: cars keep their roots: %s", name, reason.message)
-                await self.party.database.flush()
+                    waits(f"the roots of {len(pcids)} cars of {name}", reason.message)
 
     def _maker(self, pcid: str) -> PartyClient | None:
         try:

@@ -61,10 +61,15 @@ class Life:
     async def resume(self) -> None:
         """A round: go on with the sales that were left half way, drop what has been followed by
         a newer certificate and has expired."""
+
+        async def go_on(row: SaleRow) -> bool:
+            await self._go_on(row)
+            return True
+
         half_way = await self.party.database.read(unfinished_sales)
         await self.party.take_up(
             (row for row in half_way if row.id not in self._under_way),
-            self._go_on,
+            go_on,
             lambda row: f"the sale of the car {row.pcid}",
         )
         await self._drop_expired()

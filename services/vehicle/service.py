@@ -75,10 +75,15 @@ class Garage:
 
     async def resume(self) -> None:
         """A round: complete the cars that were left half way; what cannot be stays pending."""
+
+        async def complete(row: PendingRow) -> bool:
+            await self._complete(row)
+            return True
+
         half_way = await self.party.database.read(pending)
         await self.party.take_up(
             (row for row in half_way if row.id not in self._under_way),
-            self._complete,
+            complete,
             lambda row: f"a car of {row.oem}",
         )
 

@@ -114,6 +114,22 @@ def test_what_is_set_is_kept(tmp_path: Path) -> None:
     assert not list((tmp_path / "not yet there").glob(f"{FILE}.*"))
 
 
+def test_reading_writes_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "not yet there"
+    ten = timedelta(days=10)
+    assert Clock.read_in(folder, ten).offset == ten
+    assert not folder.exists()
+    Clock.kept_in(folder, ten).advance(DAY)
+    before = (folder / FILE).read_bytes()
+    assert Clock.read_in(folder, ten).offset == 11 * DAY
+    assert Clock.read_in(folder).offset == 11 * DAY
+    assert Clock.read_in(folder, DAY).offset == DAY, "what the next start would show"
+    assert (folder / FILE).read_bytes() == before
+    (folder / FILE).write_text("[]")
+    with pytest.raises(ClockError):
+        Clock.read_in(folder)
+
+
 def test_a_clock_that_stands(tmp_path: Path) -> None:
     clock, other = Clock.kept_in(tmp_path), Clock.kept_in(tmp_path)
     when = instant("2031-05-06T07:08:09.5")

@@ -6,6 +6,7 @@ only from the answer of the call that caused it.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import sqlite3
@@ -20,6 +21,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from pki.keys import SoftwareKey
+from scenarios.lab import Lab
+from scenarios.timing import Settled, settle
 from services.common.errors import PartyUnreachable, Refusal
 from services.common.events import unit_of_work
 from services.ecosystem import load
@@ -398,6 +401,20 @@ def test_a_contract_is_renewed_in_time_without_anybody_asking(years: Any) -> Non
         one(years, "garage", f"SELECT count(*) FROM keys WHERE reference LIKE 'car/{pcid}/c%'") == 1
     )
     charged(years.charge(pcid))
+
+
+def test_what_is_not_to_be_renewed_is_not_told_as_done(life: Any) -> None:
+    """A certificate that ends in 20 days since its order says so."""
+    ends = life.party("sunmile").clock.now() + timedelta(days=20)
+    life.contract(life.car()["pcid"], valid_to=ends.isoformat())
+
+    async def again() -> Settled:
+        async with Lab(life.ecosystem) as lab:
+            await settle(lab, list(life.ecosystem.parties))
+            return await settle(lab, list(life.ecosystem.parties))
+
+    settled = asyncio.run(again())
+    assert (settled.done, settled.turns, settled.finished) == ([], 1, True)
 
 
 def test_an_expired_contract_is_installed_anew(years: Any) -> None:

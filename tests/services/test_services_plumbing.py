@@ -42,6 +42,7 @@ from services.common.events import (
     redacted,
     unit_of_work,
 )
+from services.common.jobs import Jobs, Report
 from services.common.keystore import KeyStore, SealingError, sealing_secret
 from services.common.migrations import STORES, SchemaError, check, upgrade
 from services.common.money import cents, decimal, price, with_markup
@@ -687,6 +688,53 @@ def test_a_database_that_fails_is_a_503(world: World, no_traceback: list[str]) -
     assert world.ok("root-pool", "GET", "/roots")
     assert any("the database failed" in line for line in no_traceback)
     no_traceback.clear()
+
+
+def test_what_a_job_told_before_it_failed_is_kept(world: World, no_traceback: list[str]) -> None:
+    """And of what it takes up one by one: each in a unit of its own."""
+    party = world.party("plugpark")
+
+    def tell(name: str) -> None:
+        party.recorder.record(Event("state", name, "plugpark", "plugpark"))
+
+    async def fail(row: str) -> bool:
+        tell(f"half way: {row}")
+        raise RuntimeError("it broke")
+
+    async def work() -> None:
+        tell("half way: the job")
+        await party.take_up(["one"], fail, str)
+
+    async def run() -> list[Report]:
+        ready = asyncio.Event()
+        ready.set()
+        return await Jobs(party, [work], ready).run()
+
+    (report,) = world.run(run())
+    assert [(one.what, one.why) for one in report.waits] == [("work", "it failed: it broke")]
+    names = {one["name"] for one in world.ok("plugpark", "GET", "/events?kind=state")}
+    assert {"half way: the job", "half way: one"} <= names
+    assert no_traceback
+    no_traceback.clear()
+
+
+def test_what_was_only_looked_at_is_not_done(world: World) -> None:
+    party = world.party("plugpark")
+
+    async def work() -> None:
+        """A round: every second one is due."""
+
+        async def due(row: int) -> bool:
+            return row % 2 == 0
+
+        await party.take_up(range(4), due, str)
+
+    async def run() -> list[Report]:
+        ready = asyncio.Event()
+        ready.set()
+        return await Jobs(party, [work], ready).run()
+
+    assert world.run(run())[0].done == ["0", "2"]
 
 
 def test_the_log_is_heard(no_traceback: list[str]) -> None:

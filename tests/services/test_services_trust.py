@@ -18,6 +18,7 @@ from pki.names import Subject
 from pki.profiles import Role, profile
 from scenarios.cli.app import app
 from services.common.certificates import b64, der_of, fingerprint, pem
+from services.common.errors import Refusal
 from services.common.problems import WrongUseError
 from services.ecosystem import load, to_document
 
@@ -221,8 +222,13 @@ def test_by_hand(manual: World) -> None:
     assert fingerprint(root) in marks(world.ok("plugpark", "POST", "/trust-store/renew"))
     gone = world.ok("plugpark", "DELETE", f"{path}/{fingerprint(root).upper()}")
     assert gone["removed"] == [fingerprint(root)]
-    names = [e["name"] for e in world.ok("plugpark", "GET", "/events?kind=state")]
-    assert "trust store changed" in names
+    told = world.ok("plugpark", "GET", "/events?kind=state&name=trust+store+changed")
+    added, removed = (
+        [e for e in told if fingerprint(root) in e["data"][how]] for how in ("added", "removed")
+    )
+    # It was not the supplier's doing.
+    by = [(e["sender"], e["data"]["source"]) for e in (*added, *removed)]
+    assert by == [("admin", "by hand: a letter"), ("admin", "by hand: admin")]
     # What the pool still has comes back.
     mark = world.ok("plugpark", "GET", "/trust-store")["anchors"][0]["fingerprint"]
     world.ok("plugpark", "DELETE", f"{path}/{mark}")
@@ -244,14 +250,29 @@ def test_a_day_of_ecosystem_time(tmp_path: Path, serve: Any) -> None:
         world.run(keeper.renew_daily())
         assert mark in marks(world.ok("plugpark", "GET", "/trust-store"))
         # A car hears of it from its maker, once that has renewed as well.
-        maker = world.party("nova-cars").keepers["over-the-air"]
-        world.run(maker.renew_daily())
-        world.ok("garage", "PUT", "/clock", {"advance": "1d"})
+        jobs = world.ok("nova-cars", "POST", "/jobs/run")["jobs"]
+        done = [what for job in jobs for what in job["done"]]
+        assert any(what.startswith("the trust store of cars is now version ") for what in done)
+        jobs = world.ok("garage", "PUT", "/clock", {"advance": "1d"})["jobs"]
         world._tokens.clear()
-        world.run(world.service("garage").stores.renew_daily())
+        done = [what for job in jobs for what in job["done"]]
+        assert any(what.startswith(f"the trust store of {pcid} is now") for what in done), jobs
         store = world.ok("garage", "GET", f"/vehicles/{pcid}/trust-store")
         assert mark in marks(store)
         assert store["source"] == "nova-cars over the air"
+
+        # Where the supplier is away it says so.
+        async def refuse(*_arguments: Any) -> Any:
+            raise Refusal(503, "away", "nobody answers")
+
+        cars = world.service("garage").stores
+        world.party("plugpark").keepers["trust-store"]._supply = cars._sent = refuse
+        world.ok("garage", "PUT", "/clock", {"advance": "1d"})
+        world._tokens.clear()
+        for party, what in (("plugpark", "trust store of plugpark"), ("garage", "of nova-cars")):
+            jobs = world.ok(party, "POST", "/jobs/run")["jobs"]
+            waits = {one["what"]: one["why"] for job in jobs for one in job["waits"]}
+            assert [why for text, why in waits.items() if what in text] == ["nobody answers"]
 
 
 def test_it_starts_with_what_it_has(tmp_path: Path, serve: Any) -> None:

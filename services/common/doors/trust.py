@@ -139,18 +139,18 @@ def router_of(name: str, readers: Sequence[str] = ()) -> APIRouter:
         keeper = keeper_of(request)
         certificate = read_certificate(body.certificate, "certificate")
         change = await keeper.stores.add(
-            keeper.holder, certificate, Role(body.role), body.source or caller.client
+            keeper.holder, certificate, Role(body.role), caller.client, body.source
         )
         return change_body(change, keeper.policy)
 
     @router.delete("/anchors/{fingerprint}")
     async def remove(
-        request: Request, fingerprint: Mark, _caller: Annotated[Caller, Depends(own)]
+        request: Request, fingerprint: Mark, caller: Annotated[Caller, Depends(own)]
     ) -> ChangeBody:
         """Trust a root no more. One that the supplier still offers comes back with the next
         renewal."""
         keeper = keeper_of(request)
-        change = await keeper.stores.remove(keeper.holder, fingerprint)
+        change = await keeper.stores.remove(keeper.holder, fingerprint, caller.client)
         return change_body(change, keeper.policy)
 
     return router

@@ -46,17 +46,17 @@ async def add(request: Request, pcid: Name, body: AddBody, caller: AdminCaller) 
     """Put a root into a car by hand; it stays until it is removed by hand."""
     stores = _stores(request)
     certificate = read_certificate(body.certificate, "certificate")
-    change = await stores.add(pcid, certificate, Role(body.role), body.source or caller.client)
+    change = await stores.add(pcid, certificate, Role(body.role), caller.client, body.source)
     return change_body(change, stores.policy)
 
 
 @router.delete("/{pcid:path}/trust-store/anchors/{fingerprint}")
 async def remove(
-    request: Request, pcid: Name, fingerprint: Mark, _caller: AdminCaller
+    request: Request, pcid: Name, fingerprint: Mark, caller: AdminCaller
 ) -> ChangeBody:
     """Take a root out of a car. What its maker still sends comes back over the air."""
     stores = _stores(request)
-    return change_body(await stores.remove(pcid, fingerprint), stores.policy)
+    return change_body(await stores.remove(pcid, fingerprint, caller.client), stores.policy)
 
 
 @router.post("/{pcid:path}/over-the-air")
