@@ -218,6 +218,7 @@ async def _keep(
                     key_reference=reference,
                     certificate=der_of(certificate),
                     issuers=pem(above),
+                    to_publish=role.is_root,
                 )
             )
         party.database.tell(session, told)

@@ -11,6 +11,7 @@ reading of the books.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import time
@@ -192,6 +193,8 @@ class CertificateAuthority:
         self._authorities: tuple[OpenAuthority, ...] = ()
         # By authority: since when (monotonic seconds), and which.
         self._responders: dict[int, tuple[float, Authority]] = {}
+        # By authority: one at a time looks its OCSP signer up, and renews it.
+        self._renewing: dict[int, asyncio.Lock] = {}
 
     # ------------------------------------------------------------- authorities
 
@@ -273,9 +276,9 @@ class CertificateAuthority:
                 "the trust model that this one was made under"
             )
 
-    async def create(self, role: Role) -> OpenAuthority:
-        """Make the next authority of ``role``: a key, a certificate, a row. A former attempt
-        that failed has left its key, which is used."""
+    async def create(self, role: Role, *, to_publish: bool = False) -> OpenAuthority:
+        """Make the next authority of ``role``: a key, a certificate, a row, which says too whether
+        it is to be published. A former attempt that failed has left its key, which is used."""
         party = self.party
         number = sum(own.role is role for own in self._authorities) + 1
         reference = f"ca/{role.value}/{number}"
@@ -297,7 +300,7 @@ class CertificateAuthority:
                 not_after=wanted.last,
                 serial=self._serial(role, name),
             )
-            await self._keep_authority(role, reference, certificate, (), wanted)
+            await self._keep_authority(role, reference, certificate, (), wanted, to_publish)
         elif issuer_role in self.roles:
             issued = await self.issue(
                 role,
@@ -330,6 +333,7 @@ class CertificateAuthority:
         certificate: x509.Certificate,
         issuers: Sequence[x509.Certificate],
         told_as: Validity | None,
+        to_publish: bool = False,
     ) -> None:
         # Stamped here: in the writer's thread nobody knows of which run this is a part.
         issuer = "itself" if role.is_root else "the V2G root"
@@ -344,6 +348,7 @@ class CertificateAuthority:
                     key_reference=reference,
                     certificate=der_of(certificate),
                     issuers=pem(issuers),
+                    to_publish=to_publish,
                 )
             )
             session.flush()
@@ -355,28 +360,33 @@ class CertificateAuthority:
     async def ocsp_signer(self, authority: OpenAuthority) -> Authority:
         """The delegated responder of ``authority``, renewed when its life runs out; where the
         authority cannot sign any more, the last one as long as it is valid, else Refusal."""
+        if (at_hand := self._at_hand(authority)) is not None:
+            return at_hand
+        async with self._renewing.setdefault(authority.id, asyncio.Lock()):
+            # Of many who ask at once, the first one has found it.
+            return self._at_hand(authority) or await self._ocsp_signer(authority)
+
+    def _at_hand(self, authority: OpenAuthority) -> Authority | None:
+        since, signer = self._responders.get(authority.id, (0.0, None))
+        if signer is None or time.monotonic() >= since + SIGNER_REUSE:
+            return None
+        now, usual = self.party.clock.now(), life(self.party, Role.OCSP_SIGNER)
+        return None if needs_renewal(signer.certificate, now, usual) else signer
+
+    async def _ocsp_signer(self, authority: OpenAuthority) -> Authority:
         party, reference = self.party, f"ocsp/{authority.role.value}/{authority.id}"
         now, usual = party.clock.now(), life(self.party, Role.OCSP_SIGNER)
-        since, at_hand = self._responders.get(authority.id, (0.0, None))
-        if (
-            at_hand is not None
-            and time.monotonic() < since + SIGNER_REUSE
-            and not needs_renewal(at_hand.certificate, now, usual)
-        ):
-            return at_hand
         row = self.tables.certificate
-        found = await party.database.read(
-            lambda session: session.scalars(
-                select(row)
-                .where(
-                    row.role == Role.OCSP_SIGNER.value,
-                    row.authority == authority.id,
-                    row.revoked_at.is_(None),
-                    row.not_before <= now,
-                )
-                .order_by(row.not_after.desc())
-                .limit(1)
-            ).first()
+
+        def known_ones(session: Session) -> list[Any]:
+            query = select(row).where(
+                row.role == Role.OCSP_SIGNER.value, row.authority == authority.id
+            )
+            return list(session.scalars(query.order_by(row.not_after.desc())))
+
+        rows = await party.database.read(known_ones)
+        found = next(
+            (one for one in rows if one.revoked_at is None and one.not_before <= now), None
         )
         key = await party.keys.get_or_generate(reference, party.edition)
         known = load_der(found.der) if found is not None else None
@@ -395,6 +405,8 @@ class CertificateAuthority:
                         country=party.ecosystem.country,
                     ),
                     public_key=key.public_key,
+                    # Workers who find this one missing at the same time issue one.
+                    request_key=f"ocsp-signer:{authority.id}:{len(rows) + 1}",
                     by=authority,
                 )
                 known = issued.certificate

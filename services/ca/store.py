@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from cryptography import x509
-from sqlalchemy import LargeBinary, String, Text, select
+from sqlalchemy import LargeBinary, String, Text, false, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from services.common.database import Instant
@@ -36,6 +36,8 @@ def ca_tables(base: Any) -> CaTables:
         # PEM, lowest first, without the root: what stands between this CA and the anchor.
         issuers: Mapped[str] = mapped_column(Text)
         crl_number: Mapped[int] = mapped_column(default=0)
+        # A root that is to be in the root pool and is not yet.
+        to_publish: Mapped[bool] = mapped_column(default=False, server_default=false())
 
     class CertificateRow(base):  # type: ignore[misc]
         """An issued certificate. Serial numbers are unique per authority, whatever happens."""
@@ -83,6 +85,12 @@ def authorities(tables: CaTables, session: Session) -> list[Any]:
     """All authorities, oldest first."""
     row = tables.authority
     return list(session.scalars(select(row).order_by(row.id)))
+
+
+def unpublished(tables: CaTables, session: Session) -> list[int]:
+    """The authorities that are to be published and are not yet, by id, oldest first."""
+    row = tables.authority
+    return list(session.scalars(select(row.id).where(row.to_publish).order_by(row.id)))
 
 
 def by_request(tables: CaTables, session: Session, request_key: str) -> Any:

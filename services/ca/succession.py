@@ -4,6 +4,9 @@ A role has one authority that issues, and older ones: their certificates stay go
 on answering for what they issued (OCSP, CRLs) until they end. A new authority has a key and a
 name of its own ("... Sub-CA 2 G2"), so that nobody mistakes one for the other.
 
+A root that is to be in the root pool says so in its own row until it is there: where the pool
+is away, a round brings it, and who asks for the rollover again goes on with that one.
+
 *Renewal* is a job: sub-CAs in time (:mod:`.validity`), from the top down, also those that
 another party issues. *Rollover* is a decision, for roots the only way: by command, now. A key
 that is *lost* is destroyed: whatever needs it is refused (503 ``key_lost``) until somebody
@@ -28,6 +31,7 @@ from services.common.errors import Refusal
 from services.common.events import Event
 from services.common.jobs import did, waits
 
+from . import store
 from .validity import life, renewed_below
 
 if TYPE_CHECKING:
@@ -54,7 +58,8 @@ class Succession:
     # ----------------------------------------------------------------- renewal
 
     async def keep_current(self) -> None:
-        """A round: renew sub-CAs in time, from the top down, and the OCSP signers."""
+        """A round: renew sub-CAs in time, from the top down, and the OCSP signers; publish the
+        roots that are to be."""
         await self.ca.look()
         for role in self.ca.roles:
             own = self.ca.authority(role)
@@ -77,6 +82,13 @@ class Succession:
                     await self.ca.ocsp_signer(own)
                 except Refusal as reason:
                     waits(f"OCSP signer of {own.title}", reason.message)
+        for own in await self._unpublished():
+            try:
+                await self.publish(own)
+            except Refusal as reason:
+                waits(f"publishing {own.title}", reason.message)
+            else:
+                did(f"{own.title} is in the root pool")
 
     async def _is_due(self, own: OpenAuthority) -> bool:
         now, role = self.party.clock.now(), own.role
@@ -118,9 +130,11 @@ class Succession:
                 "itself: roll it over",
             )
 
-    async def _follow(self, old: OpenAuthority, how: str) -> OpenAuthority:
+    async def _follow(
+        self, old: OpenAuthority, how: str, *, to_publish: bool = False
+    ) -> OpenAuthority:
         """Make the authority after ``old``."""
-        new = await self.ca.create(old.role)
+        new = await self.ca.create(old.role, to_publish=to_publish)
         self.party.recorder.record(
             Event(
                 kind="state",
@@ -148,19 +162,37 @@ class Succession:
     async def roll_over(self, role: Role, *, publish: bool, cascade: bool) -> RolledOver:
         """A new key and certificate for ``role`` now, and with ``cascade`` for this party's
         authorities below it; a new root goes into the root pool beside the old one, unless it
-        is not to be published."""
+        is not to be published.
+
+        Where the pool does not take it, the Refusal names the new root: it stands, and a round
+        publishes it. Asked again meanwhile, that rollover goes on: no other root is made.
+        """
+        to_publish = role.is_root and publish
         async with self.party.database.alone("succession", wait=True):
             await self.ca.look()
-            made = [await self._follow(self.ca.authority(role), "rolled over")]
+            waiting = [own for own in await self._unpublished() if own.role is role]
+            if to_publish and waiting:
+                made = [waiting[-1]]
+            else:
+                old = self.ca.authority(role)
+                made = [await self._follow(old, "rolled over", to_publish=to_publish)]
             if cascade:
-                made += [
-                    await self._follow(self.ca.authority(below), "rolled over")
-                    for below in self._below(role)
-                ]
-        published = role.is_root and publish
-        if published:
-            await self.publish(made[0])
-        return RolledOver(made, published)
+                made += [await self._under_the_new(below) for below in self._below(role)]
+        if to_publish:
+            try:
+                await self.publish(made[0])
+            except Refusal as refusal:
+                refusal.details["root"] = fingerprint(made[0].certificate)
+                raise
+        return RolledOver(made, to_publish)
+
+    async def _under_the_new(self, role: Role) -> OpenAuthority:
+        """The authority of ``role`` below a new one: made anew, unless it hangs there already."""
+        own, issuer = self.ca.authority(role), self.party.issuer(role)
+        assert issuer is not None
+        if own.certificate.issuer == self.ca.authority(issuer).certificate.subject and not own.lost:
+            return own
+        return await self._follow(own, "rolled over")
 
     async def remake_below(self, role: Role) -> list[OpenAuthority]:
         """New authorities below ``role``, from the top down: what stands above them is new."""
@@ -195,6 +227,24 @@ class Succession:
                 "certificate": b64(der_of(root.certificate)),
             },
         )
+
+        def done(session: Session) -> None:
+            session.get_one(self.ca.tables.authority, root.id).to_publish = False
+
+        if any(own.id == root.id for own in await self._unpublished()):
+            await self.party.database.write(done)
+
+    async def _unpublished(self) -> list[OpenAuthority]:
+        """The roots that are to be in the pool and are not, oldest first; not those that ended."""
+        waiting = await self.party.database.read(
+            lambda session: store.unpublished(self.ca.tables, session)
+        )
+        now = self.party.clock.now()
+        return [
+            own
+            for own in self.ca.authorities()
+            if own.id in waiting and now < own.certificate.not_valid_after_utc
+        ]
 
     async def publish_first(self) -> None:
         """At a start: the root that this party began with is in the pool. Later ones are

@@ -265,6 +265,94 @@ def test_two_workers_of_one_party(serve: Any, tmp_path: Path) -> None:
         assert world.call("nova-cars", "POST", "/vehicles", {"csr": request()}).status_code == 201
 
 
+# ------------------------------------------------------------------- a maker by itself
+
+
+@pytest.fixture(scope="module")
+def maker(serve: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    ecosystem = load(data=tmp_path_factory.mktemp("maker")).on_free_ports()
+    with serve(ecosystem, "root-pool", "nova-cars", "provisioning-pool") as world:
+        yield world
+
+
+def test_a_root_whose_publishing_failed_is_published_later(maker: Any) -> None:
+    """It is written down with the root; asking again meanwhile makes no other one."""
+    pool = maker.party("nova-cars").client("root-pool")
+    call = pool.call
+
+    async def refuse(*_arguments: Any, **_more: Any) -> Any:
+        raise Refusal(502, "party_unreachable", "root-pool does not answer")
+
+    def issuing() -> dict[str, str]:
+        found = maker.ok("nova-cars", "GET", "/authorities")
+        return {one["role"]: one["fingerprint"] for one in found}
+
+    def all_of(role: Role) -> list[Any]:
+        found = maker.ok("nova-cars", "GET", "/authorities?all=true")
+        return [one for one in found if one["role"] == role.value]
+
+    path = "/authorities/oem-root/rollover"
+    pool.call = refuse
+    try:
+        before = issuing()
+        answer = maker.call("nova-cars", "POST", path, {})
+        assert answer.status_code == 502
+        made = issuing()
+        assert made["oem-root"] == answer.json()["details"]["root"] != before["oem-root"]
+        for _ in range(2):
+            again = maker.call("nova-cars", "POST", path, {"cascade": True})
+            assert again.json()["details"]["root"] == made["oem-root"]
+        waits = [
+            one["what"]
+            for job in maker.ok("nova-cars", "POST", "/jobs/run")["jobs"]
+            for one in job["waits"]
+        ]
+        assert [what for what in waits if "publishing" in what] == waits != []
+        assert {role.value: len(all_of(role)) for role in (Role.OEM_ROOT, Role.OEM_SUB1)} == {
+            "oem-root": 2,
+            "oem-sub1": 2,
+        }
+    finally:
+        pool.call = call
+    jobs = maker.ok("nova-cars", "POST", "/jobs/run")["jobs"]
+    assert any("is in the root pool" in what for job in jobs for what in job["done"]), jobs
+    pooled = {one["fingerprint"] for one in maker.ok("root-pool", "GET", "/roots")}
+    assert made["oem-root"] in pooled
+    jobs = maker.ok("nova-cars", "POST", "/jobs/run")["jobs"]
+    assert not [what for job in jobs for what in job["done"]]
+    # Nothing waits any more: the next one is another one.
+    assert maker.ok("nova-cars", "POST", path, {})["published"]
+    assert len(all_of(Role.OEM_ROOT)) == 3
+
+
+def test_many_ocsp_requests_after_a_leap_have_one_signer(maker: Any) -> None:
+    """Also where two workers of the party are asked."""
+    from services.serve import create_app
+
+    other = create_app(maker.ecosystem, "nova-cars").state
+    other.party.open()
+    ca = maker.service("nova-cars").ca
+
+    async def work() -> list[list[Any]]:
+        await other.service.ca.look()
+        own = ca.authority(Role.OEM_SUB2)
+        signers = await ca.all_certificates("ocsp-signer")
+        ca.party.clock.advance(timedelta(days=80))
+        other.party.clock.now()
+        await asyncio.gather(
+            *(one.ocsp_signer(own) for _ in range(20) for one in (ca, other.service.ca))
+        )
+        found = await ca.all_certificates("ocsp-signer")
+        await other.party.close()
+        return [
+            [one for one in some if own.title in str(one.certificate.subject)]
+            for some in (signers, found)
+        ]
+
+    before, after = maker.run(work())
+    assert len(after) == len(before) + 1
+
+
 def request() -> str:
     from pki.edition import ISO2
     from pki.issuing import certificate_request
