@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
 import difflib
 import hashlib
 import json
@@ -39,7 +40,7 @@ from services.common.marks import MAX_DER, MIN_DER, MarkError, mark, parse_mark
 from services.common.problems import NotAsExpectedError, WrongUseError
 from v2g import exi
 from v2g.certificate_installation import signed_elements
-from v2g.messages import iso2
+from v2g.messages import iso2, sap
 from v2g.signature import SignatureError, Signed, verify
 
 from .lab import Lab
@@ -188,16 +189,16 @@ class Expectation:
     # What it is.
 
     def message(self, name: str) -> Self:
-        """The message ``name``, on the cable or passed on; a response may be asked for too."""
+        """The message ``name``, on the cable or passed on, as its bytes say; a response may be
+        asked for too."""
         if self.criteria:
             raise WrongUseError("message() comes first: who sends it depends on what it is")
         response = name.endswith("Res")
 
         def lacking(event: Event) -> str | None:
-            seen = event.data.get("response_name") if response else event.name
-            if response and seen is None:
-                seen = re.sub("Req$", "Res", event.name)
-            return None if seen == name else str(seen)
+            raw = _message_bytes(event, response)
+            seen = _message_name(raw) if raw else f"{event.name}, which carries no message"
+            return None if seen == name else seen
 
         return replace(self._with(f"the message {name}", lacking), response=response)
 
@@ -459,6 +460,17 @@ def _message_bytes(event: Event, response: bool) -> bytes | None:
                 except (binascii.Error, ValueError):
                     return None
     return None
+
+
+@lru_cache(maxsize=8192)
+def _message_name(raw: bytes) -> str:
+    """What the bytes are."""
+    if len(raw) >= MAX_PAYLOAD:
+        return "bytes that are more than an event keeps"
+    for schema in (iso2.SCHEMA, sap.SCHEMA):
+        with contextlib.suppress(exi.EXIError):
+            return exi.message_name(exi.decode(schema, raw))
+    return "bytes that are no message"
 
 
 # A message that is signed -> its signed elements. All others carry no signature.

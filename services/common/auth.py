@@ -3,8 +3,9 @@
 A party has a token endpoint of its own and accepts the tokens that it issued:
 a JWT that names client, role and, where the role is tied to one, WMI, provider id
 or operator id. The clients come from the ecosystem file: every party is one, and
-a few more are seeded for people; more can be brought in while it runs (``/clients``).
-Token times are ecosystem time.
+a few more are seeded for people; more can be brought in while it runs (``/clients``). The
+tokens of a client that was brought in end with it: the worker that let it go knows at once,
+others within a second. Token times are ecosystem time.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from __future__ import annotations
 import base64
 import hmac
 import json
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
@@ -29,6 +31,8 @@ from .clock import Clock
 from .errors import Refusal
 
 LIFETIME = timedelta(hours=24)
+# Seconds for which it is taken as known which clients were brought in.
+BROUGHT_REUSE = 1.0
 
 
 @dataclass(frozen=True)
@@ -66,11 +70,22 @@ class TokenBody(BaseModel):
 class TokenIssuer:
     """Issues and checks the tokens of one party."""
 
-    def __init__(self, audience: str, secret: bytes, clients: list[Client], clock: Clock) -> None:
+    def __init__(
+        self,
+        audience: str,
+        secret: bytes,
+        clients: list[Client],
+        clock: Clock,
+        brought: Callable[[], Awaitable[Sequence[Client]]] | None = None,
+    ) -> None:
+        """``clients`` are those of the ecosystem file; ``brought`` reads who was brought in."""
         self.audience = audience
         self._secret = secret
         self._clients = {client.id: client for client in clients}
         self._clock = clock
+        self._read_brought = brought
+        self._brought: dict[str, Client] = {}
+        self._look_due = 0.0
 
     def issue(
         self,
@@ -97,15 +112,58 @@ class TokenIssuer:
         }
         if client.scope_id:
             claims["scope_id"] = client.scope_id
+        if client.id not in self._clients:
+            claims["brought"] = self._mark(client)
         return TokenBody(
             access_token=jwt.encode(claims, self._secret, "HS256"),
             expires_in=int(LIFETIME.total_seconds()),
             scope=client.role,
         )
 
+    async def admit(self, token: str) -> Caller:
+        """Who calls with this token. Refusal 401 where it is not, or no longer, good for that."""
+        claims = self._claims(token)
+        if claims["sub"] not in self._clients and self._read_brought is not None:
+            if time.monotonic() >= self._look_due:
+                await self._look()
+            if not self._is_there(claims):  # it may have come this very moment
+                await self._look()
+        return self._caller(claims)
+
     def check(self, token: str) -> Caller:
+        """:meth:`admit` by what was known last of the clients that were brought in."""
+        return self._caller(self._claims(token))
+
+    def forget(self) -> None:
+        """A client was let go: look again who is there."""
+        self._look_due = 0.0
+
+    async def _look(self) -> None:
+        assert self._read_brought is not None
+        until = time.monotonic() + BROUGHT_REUSE
+        self._brought = {client.id: client for client in await self._read_brought()}
+        self._look_due = until
+
+    def _mark(self, client: Client) -> str:
+        """Tells a client that was brought in from a later one of its name."""
+        about = json.dumps([client.id, client.secret, client.role, client.scope_id])
+        return hmac.digest(self._secret, about.encode(), "sha256").hex()[:16]
+
+    def _is_there(self, claims: dict[str, Any]) -> bool:
+        client = self._brought.get(claims["sub"])
+        return client is not None and claims.get("brought") == self._mark(client)
+
+    def _caller(self, claims: dict[str, Any]) -> Caller:
+        if claims["sub"] not in self._clients and not self._is_there(claims):
+            raise Refusal(
+                401, "client_gone", f"client {claims['sub']} is let in no more, nor its tokens"
+            )
+        return Caller(claims["sub"], claims.get("role", ""), claims.get("scope_id"))
+
+    def _claims(self, token: str) -> dict[str, Any]:
+        """What a token of this party says that is good now."""
         try:
-            claims = jwt.decode(
+            claims: dict[str, Any] = jwt.decode(
                 token,
                 self._secret,
                 ["HS256"],
@@ -122,7 +180,7 @@ class TokenIssuer:
         expires = datetime.fromtimestamp(claims["exp"], UTC)
         if expires <= self._clock.now():
             raise Refusal(401, "expired_token", f"the bearer token expired at {expires:%F %T}Z")
-        return Caller(claims["sub"], claims.get("role", ""), claims.get("scope_id"))
+        return claims
 
 
 def allow(*roles: str) -> Callable[[Request], Awaitable[Caller]]:
@@ -132,7 +190,7 @@ def allow(*roles: str) -> Callable[[Request], Awaitable[Caller]]:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             raise Refusal(401, "no_token", "this call needs an Authorization: Bearer header")
-        found: Caller = request.app.state.party.tokens.check(token.strip())
+        found: Caller = await request.app.state.party.tokens.admit(token.strip())
         if roles and found.role not in roles and not found.is_admin:
             raise Refusal(
                 403,

@@ -10,10 +10,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
+from sqlalchemy import select
+
 from pki.edition import Edition
 from pki.profiles import Role
 from pki.trust import TrustModel
-from services.ecosystem import Ecosystem, PartyConfig
+from services.ecosystem import Client, Ecosystem, PartyConfig
 
 from . import jobs
 from .auth import TokenIssuer
@@ -67,6 +69,7 @@ class Party:
             hmac.digest(secret, b"tokens", hashlib.sha256),
             ecosystem.all_clients(),
             self.clock,
+            self._brought_clients,
         )
         self.faults = Faults(self, tables)
         self.http = Http(self)
@@ -107,6 +110,12 @@ class Party:
     def uses(self, kind: str) -> PartyClient:
         """A client for the party of this kind that this party's entry names."""
         return self.client(self.config.uses[kind])
+
+    async def _brought_clients(self) -> list[Client]:
+        rows = await self.database.read(
+            lambda session: list(session.scalars(select(self.tables.client_row)))
+        )
+        return [Client(row.id, row.secret, row.role, row.scope_id) for row in rows]
 
     def open(self) -> None:
         """Bring the database up to date and start writing; a second time changes nothing."""

@@ -349,6 +349,23 @@ def test_the_question_of_the_readme(played: Played) -> None:
     assert "expected never" in unmet(asked.never)
 
 
+def test_a_message_is_what_its_bytes_say(played: Played) -> None:
+    """Neither a label in an event nor the lack of one makes a difference."""
+    cable = [event for event in played.events if event.kind == "cable"]
+    for event in cable:
+        for name in (event.name, event.data["response_name"]):
+            assert len(expect([event]).message(name).once()) == 1
+    (good,) = expect(cable).message("AuthorizationReq").once()
+    other = next(event for event in cable if event.name == "ChargeParameterDiscoveryReq")
+    lying = replace(other, name="AuthorizationReq", data={"response_name": "AuthorizationRes"})
+    for name in ("AuthorizationReq", "AuthorizationRes"):
+        expect([lying]).message(name).never()
+    expect([lying]).message("ChargeParameterDiscoveryRes").once()
+    expect([replace(good, name="state")]).message("AuthorizationReq").once()
+    expect([replace(good, request=None)]).message("AuthorizationReq").never()
+    expect([replace(good, request=b"nothing")]).message("AuthorizationReq").never()
+
+
 def test_who_really_signed(played: Played) -> None:
     """The car's provisioning key signed the installation request, the service its answer."""
     installation = expect(played.events).message("CertificateInstallationReq")

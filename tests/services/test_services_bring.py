@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import sqlite3
+import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ from pki.names import Subject
 from pki.profiles import Role, profile
 from scenarios.cli.app import app
 from scenarios.lab import LabError
+from services.common.auth import BROUGHT_REUSE
 from services.common.certificates import b64, b64_chain, der_of, fingerprint
 from services.common.material import MaterialError, read_material
 from services.ecosystem import EcosystemError, default_text, from_text, load, to_document
@@ -530,7 +532,12 @@ def test_clients_that_are_refused(own: World) -> None:
         "client_id": "pool-2",
         "client_secret": "a-long-secret",
     }
-    assert own.ok("plugpark", "POST", "/oauth/token", login, client=None)["scope"] == "ccp"
+    token = own.ok("plugpark", "POST", "/oauth/token", login, client=None)
+    assert token["scope"] == "ccp"
+    bearer = {"Authorization": f"Bearer {token['access_token']}"}
+    as_client = {"client": None, "headers": bearer}
+    # It is let in: what it may not do is another matter.
+    assert own.call("plugpark", "GET", "/clients", **as_client).status_code == 403
     wrong = own.call(
         "plugpark", "POST", "/oauth/token", {**login, "client_secret": "x"}, client=None
     )
@@ -538,6 +545,34 @@ def test_clients_that_are_refused(own: World) -> None:
     assert own.call("plugpark", "DELETE", "/clients/pool-2").status_code == 204
     assert own.call("plugpark", "POST", "/oauth/token", login, client=None).status_code == 401
     assert own.call("plugpark", "DELETE", "/clients/pool-2").status_code == 404
+    # Its tokens went with it; another client of that name does not bring them back.
+    for _ in range(2):
+        answer = own.call("plugpark", "GET", "/clients", **as_client)
+        assert (answer.status_code, answer.json()["code"]) == (401, "client_gone")
+        own.ok("plugpark", "POST", "/clients", {**body, "secret": "another-secret"})
+    assert own.call("plugpark", "DELETE", "/clients/pool-2").status_code == 204
+
+
+def test_another_worker_notices_that_a_client_has_gone(own: World) -> None:
+    from services.common.errors import Refusal
+    from services.serve import create_app
+
+    other = create_app(own.ecosystem, "plugpark").state.party
+    body = {"id": "pool-3", "role": "ccp", "secret": "a-long-secret"}
+    own.ok("plugpark", "POST", "/clients", body)
+    login = {"grant_type": "client_credentials", "client_id": "pool-3"}
+    login["client_secret"] = "a-long-secret"
+    token = own.ok("plugpark", "POST", "/oauth/token", login, client=None)["access_token"]
+
+    async def admitted() -> str:
+        return (await other.tokens.admit(token)).client
+
+    assert own.run(admitted()) == "pool-3", "it came this very moment"
+    own.ok("plugpark", "DELETE", "/clients/pool-3")
+    time.sleep(BROUGHT_REUSE)
+    with pytest.raises(Refusal, match="pool-3 is let in no more"):
+        own.run(admitted())
+    own.run(other.close())
 
 
 # ------------------------------------------------------------------------------ requests

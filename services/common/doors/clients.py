@@ -103,7 +103,8 @@ async def add(
 
 @router.delete("/{client}", status_code=204)
 async def remove(request: Request, client: Name, _caller: AdminCaller) -> None:
-    """Let a client in no more. Tokens that it has run out by themselves."""
+    """Let a client in no more, nor with a token that it has; other workers of the party notice
+    within a second."""
     party: Party = request.app.state.party
     row = party.tables.client_row
 
@@ -114,6 +115,7 @@ async def remove(request: Request, client: Name, _caller: AdminCaller) -> None:
         session.delete(known)
 
     await party.database.write(forget)
+    party.tokens.forget()
 
 
 def _client(party: Party, body: AddBody) -> Client:
