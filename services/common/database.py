@@ -203,9 +203,7 @@ class Database:
     ``url`` is a SQLAlchemy URL; ``schema`` names the party's schema on PostgreSQL.
     """
 
-    def __init__(
-        self, url: str, metadata: MetaData, event_row: Any, schema: str | None = None
-    ) -> None:
+    def __init__(self, url: str, metadata: MetaData, schema: str | None = None) -> None:
         self.url = url
         self.schema = schema or "public"
         self.metadata = metadata

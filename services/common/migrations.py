@@ -104,9 +104,7 @@ def check(database: Database, kind: str) -> None:
 def _revision(kind: str, message: str) -> None:
     store = importlib.import_module(STORES[kind])
     with tempfile.TemporaryDirectory() as scratch:
-        database = Database(
-            f"sqlite:///{scratch}/x.db", store.TABLES.metadata, store.TABLES.event_row
-        )
+        database = Database(f"sqlite:///{scratch}/x.db", store.TABLES.metadata)
         (folder() / kind).mkdir(parents=True, exist_ok=True)
         config = _config(database, kind)
         if list((folder() / kind).glob("*.py")):

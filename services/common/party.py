@@ -55,9 +55,7 @@ class Party:
         # The trust stores that this party keeps, by the name of their doors.
         self.keepers: dict[str, Keeper] = {}
         self.clock = Clock.kept_in(ecosystem.data, ecosystem.clock_offset)
-        self.database = Database(
-            self.config.database, tables.metadata, tables.event_row, schema=name
-        )
+        self.database = Database(self.config.database, tables.metadata, schema=name)
         secret = sealing_secret(
             self.config.secret_file, lost=has_sealed_keys(self.database, tables.key_row)
         )

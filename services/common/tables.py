@@ -22,7 +22,6 @@ class Tables:
     """A party's tables: its whole metadata, and the rows that every party has."""
 
     metadata: MetaData
-    event_row: Any
     mark_row: Any
     key_row: Any
     fault_row: Any
@@ -127,7 +126,6 @@ def common_tables(base: Any) -> Tables:
 
     return Tables(
         metadata=base.metadata,
-        event_row=EventRow,
         mark_row=EventMarkRow,
         key_row=KeyRow,
         fault_row=FaultRow,

@@ -345,7 +345,7 @@ def test_every_kind_that_is_told_is_known() -> None:
 
 def opened(where: Path | str) -> Database:
     url = where if isinstance(where, str) else f"sqlite:///{where}"
-    database = Database(url, TABLES.metadata, TABLES.event_row, schema="pool")
+    database = Database(url, TABLES.metadata, schema="pool")
     upgrade(database, "rcp")
     database.open()
     return database
@@ -772,9 +772,7 @@ def test_a_stream_also_tells_what_another_process_wrote(world: World) -> None:
     with streaming(world, "sunmile", "run=elsewhere") as stream:
         stream.begun()
         tables = world.party("sunmile").tables
-        other = Database(
-            world.ecosystem.party("sunmile").database, tables.metadata, tables.event_row
-        )
+        other = Database(world.ecosystem.party("sunmile").database, tables.metadata)
         other.open()
 
         async def elsewhere() -> None:

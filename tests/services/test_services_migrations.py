@@ -48,7 +48,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 def opened(url: str, kind: str, schema: str | None = None) -> Database:
     tables = importlib.import_module(STORES[kind]).TABLES
-    return Database(url, tables.metadata, tables.event_row, schema=schema or kind)
+    return Database(url, tables.metadata, schema=schema or kind)
 
 
 def versions(database: Database) -> list[str]:
@@ -74,7 +74,7 @@ import importlib, sys
 from services.common.database import Database
 from services.common.migrations import STORES, upgrade
 tables = importlib.import_module(STORES["mo"]).TABLES
-database = Database(sys.argv[1], tables.metadata, tables.event_row, schema="mo")
+database = Database(sys.argv[1], tables.metadata, schema="mo")
 sys.stdin.readline()
 upgrade(database, "mo")
 """

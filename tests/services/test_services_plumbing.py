@@ -98,7 +98,7 @@ class Store:
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     path = tmp_path / "pool.db"
-    database = Database(f"sqlite:///{path}", TABLES.metadata, TABLES.event_row)
+    database = Database(f"sqlite:///{path}", TABLES.metadata)
     upgrade(database, "rcp")
     database.open()
     yield Store(database, path, Recorder("pool", Clock()))
@@ -211,7 +211,7 @@ def test_a_database_that_is_locked(store: Store) -> None:
 
 def test_what_was_queued_is_written_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "pool.db"
-    database = Database(f"sqlite:///{path}", TABLES.metadata, TABLES.event_row)
+    database = Database(f"sqlite:///{path}", TABLES.metadata)
     upgrade(database, "rcp")
     database.open()
 
@@ -240,7 +240,7 @@ from services.common.database import Database
 from services.common.migrations import upgrade
 from services.rcp.store import TABLES, RootRow
 from datetime import UTC, datetime
-database = Database(sys.argv[1], TABLES.metadata, TABLES.event_row)
+database = Database(sys.argv[1], TABLES.metadata)
 upgrade(database, "rcp"); database.open()
 now = datetime.now(UTC)
 async def work():
@@ -305,7 +305,7 @@ def opened(folder: Path, kind: str) -> Database:
     import importlib
 
     tables = importlib.import_module(STORES[kind]).TABLES
-    return Database(f"sqlite:///{folder / 'x.db'}", tables.metadata, tables.event_row)
+    return Database(f"sqlite:///{folder / 'x.db'}", tables.metadata)
 
 
 def schema(folder: Path) -> list[Any]:

@@ -58,7 +58,7 @@ def marks(session: Session) -> set[str]:
 
 @contextlib.contextmanager
 def opened(url: str, schema: str = "root-pool") -> Iterator[Database]:
-    database = Database(url, TABLES.metadata, TABLES.event_row, schema=schema)
+    database = Database(url, TABLES.metadata, schema=schema)
     try:
         upgrade(database, "rcp")
         database.open()
@@ -519,9 +519,7 @@ def test_a_file_that_cannot_be_written(tmp_path: Path, serve: Any) -> None:
     with opened(f"sqlite:///{path}") as database:
         asyncio.run(database.write(lambda session: session.add(root("1"))))
     before = path.read_bytes()
-    readonly = Database(
-        f"sqlite:///file:{path}?mode=ro&uri=true", TABLES.metadata, TABLES.event_row
-    )
+    readonly = Database(f"sqlite:///file:{path}?mode=ro&uri=true", TABLES.metadata)
     readonly.open()
     with pytest.raises(DatabaseUnavailable, match="readonly database; nothing was changed"):
         asyncio.run(readonly.write(lambda session: session.add(root("2"))))

@@ -328,7 +328,7 @@ def test_the_roots_in_the_cars_of_0_1_0_become_their_stores(tmp_path: Path) -> N
     from services.vehicle.store import TABLES
 
     path = tmp_path / "garage.db"
-    database = Database(f"sqlite:///{path}", TABLES.metadata, TABLES.event_row)
+    database = Database(f"sqlite:///{path}", TABLES.metadata)
     command.upgrade(_config(database, "vehicle"), "vehicle_0001")
     roots = [_root(number) for number in range(3)]
     with sqlite3.connect(path) as connection:
