@@ -139,7 +139,7 @@ POLICIES: Mapping[str, Policy] = {
     ),
     "unknown_root_code": Policy(
         ("chain-error", "not-allowed"),
-        "what a contract is answered whose chain ends at a root that the operator does not hold: "
+        "what a car is answered whose chain ends at a root that who judges it does not hold: "
         "FAILED_CertChainError or FAILED_CertificateNotAllowedAtThisEVSE",
     ),
     "expired_update": Policy(
@@ -158,6 +158,7 @@ POLICIES_OF: Mapping[str, tuple[str, ...]] = {
         "listed_root",
         "anchors",
         "unknown_car",
+        "unknown_root_code",
         "expired_update",
     ),
     "oem": ("identifiers", "anchors"),
@@ -168,7 +169,7 @@ POLICIES_OF: Mapping[str, tuple[str, ...]] = {
         "operator_unreachable",
         "unknown_root_code",
     ),
-    "charger": ("identifiers", "anchors", "unknown_root"),
+    "charger": ("identifiers", "anchors", "unknown_root", "unknown_root_code"),
     "vehicle": ("identifiers", "over_the_air", "installation_failed"),
 }
 
@@ -689,6 +690,7 @@ _OPTIONS: Mapping[str, Mapping[str, str | None]] = {
         "credit_limit": "500.00",
         "root": "own",
         "renewal_before_days": "28",
+        "offline_price_limit": "1.00",
     },
     "vehicle": {"update_before_days": "21"},
     "charger": {"evse_id": None, "cable": None, "outlets": "6"},
@@ -704,6 +706,7 @@ _SHAPES: Mapping[str, tuple[str, str]] = {
     "operator_id": ("(?i)[A-Z]{2}[A-Z0-9]{3}", "a country and three letters or digits"),
     "markup_percent": (r"\d{1,3}(\.\d{1,4})?", "a decimal of at most three digits in quotes"),
     "credit_limit": (r"\d{1,9}(\.\d{1,2})?", "an amount in quotes"),
+    "offline_price_limit": (r"\d{1,4}(\.\d{1,6})?", "a price in quotes, below 10000"),
     "evse_id": (r"(?i)[A-Z]{2}\*?[A-Z0-9]{3}\*?E[A-Z0-9*]{1,30}", "such as DE*ABC*E0001"),
     "cable": (r"[^\s:]+:\d{1,5}", "host:port"),
     "root": ("own|v2g", "own, or v2g (its sub-CAs come from the V2G root operator)"),
@@ -971,10 +974,20 @@ def _client(entry: Mapping[str, Any], number: int, parties: Mapping[str, Any]) -
         _text(entry, "id", where),
         _text(entry, "secret", where),
         _text(entry, "role", where),
-        _text(entry, "scope_id", where) if "scope_id" in entry else None,
+        _text(entry, "scope_id", where).upper() if "scope_id" in entry else None,
     )
     if client.role not in {"admin", *KINDS}:
         raise EcosystemError(f"{where} role: {client.role!r} is none of admin, {', '.join(KINDS)}")
+    scope_field = SCOPE_FIELDS.get(client.role)
+    if scope_field is None and client.scope_id is not None:
+        raise EcosystemError(f"{where} scope_id: a {client.role} speaks for no identifier")
+    if scope_field is not None:
+        # Whoever speaks for nobody would be asked for nothing where nobody is meant.
+        wanted = shape_of(scope_field, _text(entry, "scope_id", where))
+        if wanted is not None:
+            raise EcosystemError(
+                f"{where} scope_id: {client.scope_id!r} has another form: {wanted}"
+            )
     if client.id in parties:
         raise EcosystemError(f"{where} id: {client.id!r} is the name of a party")
     return client

@@ -104,8 +104,8 @@ async def lost_car(town: Town) -> dict[str, Ending]:
 async def change_of_operator(town: Town) -> dict[str, Ending]:
     """A driver moves to another mobility operator; the car is never without a good contract.
 
-    The old operator releases the contract to the new one, which cancels it when its own has
-    reached the car. The twin signs a second contract without giving up the first.
+    The old operator releases the contract to the new one, which cancels it when the car has
+    charged with its own. The twin signs a second contract without giving up the first.
     """
     old = await town.installed()
     other = town.cast.hosted_operator
@@ -119,9 +119,12 @@ async def change_of_operator(town: Town) -> dict[str, Ending]:
         "before the new contract is in the car": await town.charge(old.car, installation="never"),
         "at the new contract's first visit": await town.charge(old.car, installation="always"),
     }
+    town.must(
+        (await town.in_use(old.car))["emaid"] == new.emaid, "the visit was not the new contract's"
+    )
+    await town.make_default(new)
     if town.spoiling:
         await town.until(old, "cancelled")
-    await town.make_default(new)
     seen["with the old contract"] = await town.charge(
         old.car, installation="never", emaid=old.emaid
     )

@@ -24,7 +24,6 @@ from cryptography import x509
 from sqlalchemy.orm import Session
 
 from pki.chain import RevocationPolicy
-from pki.codes import iso2_code
 from pki.findings import Verdict
 from pki.identifiers import EMAID, PCID, IdentifierError
 from pki.names import common_name
@@ -73,6 +72,12 @@ UNKNOWN_CAR = {
     "no-certificate": iso2.ResponseCode.FAILED_NoCertificateAvailable,
 }
 
+# Why an operator renews no contract -> what the car hears, as at AuthorizationRes; any other
+# reason is FAILED_NoCertificateAvailable.
+NOT_RENEWED = {
+    "contract_revoked": iso2.ResponseCode.FAILED_CertificateRevoked,
+    "contract_cancelled": iso2.ResponseCode.FAILED_ContractCanceled,
+}
 
 # A car waits 5 s for its contract, a charge point operator gives up after 4 s.
 RENEWAL_TIMEOUT = 3.5
@@ -354,7 +359,7 @@ class ContractPool:
             what=f"the provisioning certificate of {pcid}",
         )
         if not verdict.accepted:
-            return self._refused(request, codes(iso2_code(verdict)), verdict.reason)
+            return self._refused(request, codes(self.judge.iso2_code(verdict)), verdict.reason)
         fault = await self.party.faults.at("installation", pcid=pcid.normal)
         if fault is not None:
             return self._refused(request, codes(fault["code"]), "this pool was told to refuse")
@@ -498,7 +503,7 @@ class ContractPool:
         async with self.party.turns:
             verdict = await self._verdict_on_contract(leaf, issuers, emaid)
         if not verdict.accepted:
-            code = codes(iso2_code(verdict))
+            code = codes(self.judge.iso2_code(verdict))
             # Whose certificate has expired, or is none, installs a new one instead.
             return self._refused(request, code, verdict.reason, NEVER)
         shown = fingerprint(leaf)
@@ -509,7 +514,7 @@ class ContractPool:
         if not renewal.renewed:
             return self._refused(
                 request,
-                codes.FAILED_NoCertificateAvailable,
+                NOT_RENEWED.get(renewal.code, codes.FAILED_NoCertificateAvailable),
                 renewal.reason,
                 renewal.retry_days,
             )

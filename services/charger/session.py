@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pki.codes import iso2_code
 from pki.names import readable
 from services.common import answers
 from services.common.certificates import b64, fingerprint, load_der, public_key
@@ -313,7 +312,11 @@ class SeccSession:
             unknown = await self.charger.unknown_root(chain, body.eMAID)
             if unknown is not None:
                 raise SessionOver(
-                    self._refuse("PaymentDetailsReq", Code(iso2_code(unknown)), unknown.reason)
+                    self._refuse(
+                        "PaymentDetailsReq",
+                        Code(self.charger.judge.iso2_code(unknown)),
+                        unknown.reason,
+                    )
                 )
             answer = await self.charger.cpo.call(
                 "POST",

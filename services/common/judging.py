@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 from cryptography import x509
 
 from pki.chain import RevocationPolicy, certificates_to_check, judge
+from pki.codes import ISO15118_2, iso2_code
 from pki.findings import PathStep, Verdict
 from pki.identifiers import EMAID, PCID
 from pki.names import readable
@@ -58,6 +59,14 @@ OCSP_TIMEOUT = 3.0
 CA_ANSWER_REUSE = 5.0
 MAX_RECENT = 1000
 _UNANCHORED = ("chain.unknown-anchor", "chain.no-anchors", "chain.incomplete", "chain.decoy-anchor")
+
+# The policy unknown_root_code -> the table of response codes. An unknown root is a matter of the
+# chain (as in OCPP's certificateStatus), or of this very charging point (EVerest).
+_UNKNOWN_ROOT = ("chain.unknown-anchor", "chain.decoy-anchor", "chain.anchor-role")
+CODES: Mapping[str, Mapping[str, str]] = {
+    "chain-error": {**ISO15118_2, **dict.fromkeys(_UNKNOWN_ROOT, "FAILED_CertChainError")},
+    "not-allowed": ISO15118_2,
+}
 
 
 class Judge:
@@ -164,6 +173,10 @@ class Judge:
                 {"verdict": found.as_dict()},
             )
         return found
+
+    def iso2_code(self, verdict: Verdict) -> str:
+        """The ResponseCode of ISO 15118-2 by this party's policy ``unknown_root_code``."""
+        return iso2_code(verdict, table=CODES[self.party.config.policy["unknown_root_code"]])
 
     def revocation(self, policy: str) -> RevocationPolicy:
         """This party's policy of that name."""

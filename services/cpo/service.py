@@ -17,7 +17,7 @@ from cryptography import x509
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from pki.codes import ISO15118_2, iso2_code, ocpp_status
+from pki.codes import ocpp_status
 from pki.identifiers import EMAID, EVSEID, IdentifierError
 from pki.profiles import Role
 from pki.trust import Holder
@@ -63,14 +63,6 @@ AUTHORIZATION_CODES: Mapping[str, str] = {
 
 # What an authorization of our own begins with.
 OFFLINE = "offline-"
-
-# The policy unknown_root_code -> the table of response codes. An unknown root is a matter of the
-# chain (as in OCPP's certificateStatus), or of this very charging point (EVerest).
-_UNKNOWN_ROOT = ("chain.unknown-anchor", "chain.decoy-anchor", "chain.anchor-role")
-CODES: Mapping[str, Mapping[str, str]] = {
-    "chain-error": {**ISO15118_2, **dict.fromkeys(_UNKNOWN_ROOT, "FAILED_CertChainError")},
-    "not-allowed": ISO15118_2,
-}
 
 
 @dataclass(frozen=True)
@@ -199,7 +191,7 @@ class ChargePointOperator:
             )
         return ContractCheck(
             verdict.accepted,
-            iso2_code(verdict, table=CODES[self.party.config.policy["unknown_root_code"]]),
+            self.judge.iso2_code(verdict),
             ocpp_status(verdict),
             "" if verdict.accepted else verdict.reason,
             verdict.as_dict(),

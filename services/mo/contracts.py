@@ -122,7 +122,7 @@ class Contracts:
         Asked again with the same EMAID, PCID and driver, it is the contract there is.
         ``valid_from`` and ``valid_to`` are the certificate's validity where it is not to be the
         usual one: expired already, or not valid yet. ``replaces`` is a contract of another
-        operator that ends once the car has this one (:mod:`.transfers`).
+        operator that ends once the car charges with this one (:mod:`.transfers`).
         """
         try:
             pcid = PCID.parse(pcid_text, strict=self.party.strict())

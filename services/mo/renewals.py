@@ -15,7 +15,7 @@ the state of the contract. A refusal says after how many days asking again makes
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -60,6 +60,12 @@ _ENDED: Mapping[str, str] = {
 }
 
 
+def newest(known: Sequence[GenerationRow]) -> GenerationRow:
+    """The newest certificate of an active contract: one that was revoked before it was in use
+    is none, but its number is used up."""
+    return next(one for one in reversed(known) if one.status != "revoked")
+
+
 class Renewals:
     def __init__(self, party: Party, contracts: Contracts) -> None:
         self.party = party
@@ -101,7 +107,10 @@ class Renewals:
         policy = self.party.config.policy["renewals"]
         due = present.not_after - self._before(row, present) <= self.party.clock.now()
         if policy != "never" and due and not on_purpose and self._lasts_longer(row, present):
-            await self.renew(row, present, present.number + 1)
+            known = await self.contracts.generations(row)
+            if newest(known).number != present.number:  # the next one is half way
+                return False
+            await self.renew(row, present, known[-1].number + 1)
             return True
         if row.in_pool and not on_purpose and present.not_after <= self.party.clock.now():
             self.party.recorder.record(
@@ -135,18 +144,19 @@ class Renewals:
         decision = self._decide(row, known, shown, provisioning, forced=forced)
         if not decision.renewed:
             return self._told(row, decision)
+        present = newest(known)
         self._under_way.add(row.emaid)
         try:
             async with self.party.turns:
-                if known[-1].status == "certified":  # half way: that one first
-                    await self._finish(known[-1])
+                if present.status == "certified":  # half way: that one first
+                    await self._finish(present)
                     return self._told(
-                        row, Renewal(True, "renewed", "it was under way", 0, known[-1].number)
+                        row, Renewal(True, "renewed", "it was under way", 0, present.number)
                     )
                 if decision.code == "waiting":
-                    await self.contracts.have_signed(row, known[-1])
+                    await self.contracts.have_signed(row, present)
                     return self._told(row, decision)
-                older = next((one for one in known if one.fingerprint == shown), known[-1])
+                older = next((one for one in known if one.fingerprint == shown), present)
                 # By the number that was decided on: many at once are one renewal.
                 made = await self.renew(row, older, known[-1].number + 1)
         finally:
@@ -166,7 +176,7 @@ class Renewals:
             return Renewal(False, _ENDED[row.status], f"the contract is {row.status}", NEVER)
         if row.status != "active":
             return Renewal(False, "contract_incomplete", "the contract is not complete yet")
-        present = known[-1]
+        present = newest(known)
         if shown is not None:
             mine = next((one for one in known if one.fingerprint == shown), None)
             if mine is None:
@@ -271,8 +281,9 @@ class Renewals:
     async def _finish(self, made: GenerationRow) -> None:
         """Have a new generation signed and make it the contract's present one."""
         row = await self.contracts.get(made.emaid)
-        if made.status == "revoked":
-            return
+        known = await self.contracts.generations(row)
+        if not any((one.number, one.status) == (made.number, "certified") for one in known):
+            return  # revoked meanwhile, or somebody else was first
         await self.contracts.have_signed(row, made)
         told = self.party.recorder.stamped(
             Event(

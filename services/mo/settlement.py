@@ -5,6 +5,10 @@ tariff that was shown. The charge detail record that follows is paid when it kee
 promise: the receipts are signed by the contract's key, they vouch for the first and the
 last meter reading, and the cost is what the tariff makes of the energy. Otherwise it is
 kept as disputed, and nothing is booked.
+
+A session that was begun without our word brings its tariff with it, and nobody names its own
+price: where a promise that covers it was given (the answer may have been lost), its tariff
+counts; else the price must be within what the charge point operator was promised last.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ from decimal import Decimal
 from typing import Any
 
 from cryptography import x509
-from sqlalchemy import select
+from sqlalchemy import exists, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -89,6 +93,8 @@ class ChargeDetailRecord:
 
 # How long a promise to pay waits for its session to begin, and how far clocks may differ.
 AUTHORIZATION_LIFE = timedelta(hours=24)
+# For how long the record of a session that was begun without our word may come in.
+OFFLINE_LIFE = timedelta(days=30)
 CLOCK_SLACK = timedelta(minutes=5)
 
 
@@ -97,6 +103,7 @@ class Settlement:
         self.party = party
         self.contracts = contracts
         self.markup = Decimal(party.config.options["markup_percent"])
+        self.offline_limit = Decimal(party.config.options["offline_price_limit"])
         self.credit_cents = cents(Decimal(party.config.options["credit_limit"]))
 
     async def authorize(
@@ -241,8 +248,11 @@ class Settlement:
         if cdr.party:
             caller.must_own(cdr.party, f"the record {cdr.id}")
         authorization: AuthorizationRow | None
+        promised = None
         if cdr.offline:
             authorization = self._as_if_authorized(cdr, caller)
+            promised = await self._unused_promise(cdr, authorization)
+            authorization = promised or authorization
         else:
             authorization = await self.party.database.read(
                 lambda session: session.get(AuthorizationRow, cdr.authorization)
@@ -268,8 +278,12 @@ class Settlement:
                 if authorization.fingerprint in (None, one.fingerprint)
             ],
         )
-        if cdr.offline and not objection:
+        if promised is not None and objection:
+            objection = f"there is a promise, {promised.reference}, and by it: {objection}"
+        elif cdr.offline and not objection:
             objection = await self._offline_objection(cdr, contract)
+        if cdr.offline and promised is None and not objection:
+            objection = await self._too_dear(cdr, caller)
         try:
             if objection:
                 return await self._dispute(cdr, contract, record, objection, caller)
@@ -305,8 +319,65 @@ class Settlement:
             given_at=cdr.started_at,
         )
 
+    async def _unused_promise(
+        self, cdr: ChargeDetailRecord, session_of: AuthorizationRow
+    ) -> AuthorizationRow | None:
+        """Our word that covers this session, where it was given (and the answer lost): for this
+        contract and certificate, at this EVSE, not long before it began, and no record has
+        named it yet. It says the price; it is not used up, since its own session may follow."""
+        used = exists().where(CdrRow.authorization == AuthorizationRow.reference)
+        query = (
+            select(AuthorizationRow)
+            .where(
+                AuthorizationRow.cpo == session_of.cpo,
+                AuthorizationRow.emaid == session_of.emaid,
+                AuthorizationRow.evse_id == session_of.evse_id,
+                AuthorizationRow.fingerprint.is_(None)
+                | (AuthorizationRow.fingerprint == session_of.fingerprint),
+                AuthorizationRow.given_at >= cdr.started_at - AUTHORIZATION_LIFE,
+                AuthorizationRow.given_at <= cdr.started_at + CLOCK_SLACK,
+                ~used,
+            )
+            .order_by(AuthorizationRow.given_at.desc())
+        )
+        return await self.party.database.read(lambda session: session.scalars(query).first())
+
+    async def _too_dear(self, cdr: ChargeDetailRecord, caller: Caller) -> str:
+        """Why nobody agreed to this price; empty where it is within what this operator was
+        promised last, or within ``offline_price_limit`` where it never was."""
+        tariff = cdr.tariff
+        assert tariff is not None
+        nobody = "it was begun without our word, at a price that nobody agreed to"
+        query = (
+            select(AuthorizationRow)
+            .where(AuthorizationRow.cpo == caller.client)
+            .order_by(AuthorizationRow.given_at.desc())
+            .limit(1)
+        )
+        last = await self.party.database.read(lambda session: session.scalars(query).first())
+        if last is not None:
+            agreed = Tariff.from_dict(last.tariff)
+            most, where = (agreed.per_kwh, agreed.per_session), f"{agreed.id}, promised last, asks"
+            if agreed.currency != tariff.currency:
+                return f"{nobody}: in {tariff.currency}, last promised was {agreed.currency}"
+        else:
+            most, where = (self.offline_limit, self.offline_limit), "offline_price_limit is"
+        asked = (tariff.per_kwh, tariff.per_session)
+        if asked[0] <= most[0] and asked[1] <= most[1]:
+            return ""
+        return (
+            f"{nobody}: it asks {asked[0]} per kWh and {asked[1]} per session; "
+            f"{where} {most[0]} and {most[1]}"
+        )
+
     async def _offline_objection(self, cdr: ChargeDetailRecord, contract: ContractRow) -> str:
         """Why a session without our word is not paid; empty where it is."""
+        now = self.party.clock.now()
+        if not -CLOCK_SLACK <= now - cdr.started_at <= OFFLINE_LIFE:
+            return (
+                f"it was begun without our word at {cdr.started_at:%F %T}Z, now is {now:%F %T}Z; "
+                f"that is told within {OFFLINE_LIFE.days} days"
+            )
         if self.party.config.policy["offline_sessions"] == "dispute":
             return "it was begun without our word (offline_sessions=dispute)"
         tariff = cdr.tariff

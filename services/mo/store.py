@@ -16,6 +16,7 @@ from sqlalchemy import (
     String,
     Text,
     UniqueConstraint,
+    exists,
     func,
     select,
     text,
@@ -278,13 +279,17 @@ def ending_before(session: Session, instant: datetime) -> list[tuple[ContractRow
 
 
 def taking_over(session: Session) -> list[ContractRow]:
-    """Active contracts that take the place of one elsewhere and have not done so yet."""
+    """Active contracts that take the place of one elsewhere, have not done so yet, and are in
+    their cars: somebody charged with them, by our word or without."""
+    promised = exists().where(AuthorizationRow.emaid == ContractRow.emaid)
+    paid = exists().where(CdrRow.emaid == ContractRow.emaid, CdrRow.status == "settled")
     return list(
         session.scalars(
             select(ContractRow).where(
                 ContractRow.status == "active",
                 ContractRow.replaces.is_not(None),
                 ContractRow.replaced_at.is_(None),
+                promised | paid,
             )
         )
     )

@@ -22,6 +22,7 @@ from pki.profiles import Role
 from pki.trust import Holder
 from services.ca.importing import take_up
 from services.ca.service import NOT_ISSUED, CertificateAuthority, Issued, role_domain
+from services.common.auth import Caller
 from services.common.certificates import (
     b64,
     b64_chain,
@@ -36,6 +37,7 @@ from services.common.errors import PartyRefused, Refusal, wrong_identifier
 from services.common.events import Event
 from services.common.party import Party
 from services.common.registration import must_be_allowed, own_registry
+from services.common.statements import LOST, REKEY, StatementBody, objection
 from services.common.trust_stores import CARS, Keeper, pool
 
 from .store import CA, VehicleRow, by_key, pending
@@ -82,7 +84,9 @@ class VehicleMaker:
             lambda row: f"the car {row.pcid}",
         )
 
-    async def build(self, csr: bytes, wanted: str | None) -> tuple[VehicleRow, bool]:
+    async def build(
+        self, csr: bytes, wanted: str | None, caller: Caller
+    ) -> tuple[VehicleRow, bool]:
         """Build the car whose key signed ``csr``; returns it and whether it is new.
 
         ``wanted`` is a PCID that the car should have, else one is made up. The same key
@@ -107,6 +111,7 @@ class VehicleMaker:
                 csr=b64(request.encoded),
                 status="pending",
                 ordered_at=self.party.clock.now(),
+                built_by=caller.client,
             )
             session.add(row)
             session.flush()
@@ -131,12 +136,15 @@ class VehicleMaker:
                 self._under_way.discard(row.pcid)
         return row, new
 
-    async def rekey(self, text: str, csr: bytes) -> VehicleRow:
+    async def rekey(
+        self, text: str, csr: bytes, statement: StatementBody | None, caller: Caller
+    ) -> VehicleRow:
         """A new provisioning key for a car: its certificate takes the old one's place in the pool,
         the old one is revoked. The same key again changes nothing.
 
-        Refusal 422 for a car of another maker, 404 for one that this maker did not build, 409
-        where it is lost or the key is another car's.
+        Refusal 422 for a car of another maker, 404 for one that this maker did not build, 403
+        unless the caller had it built or the present key is behind it, 409 where it is lost or
+        the key is another car's.
         """
         pcid = self._pcid(text)
         try:
@@ -153,6 +161,7 @@ class VehicleMaker:
                 return row
             if row.status == "rekeying" and row.next_key_digest == digest:
                 return row
+            self._must_speak_for(row, caller, statement, f"{REKEY} {digest}")
             if row.status != "registered":
                 raise Refusal(409, "not_now", f"pcid: the car {pcid} is {row.status}")
             known = by_key(session, digest)
@@ -165,14 +174,18 @@ class VehicleMaker:
         row = await self.party.database.write(order)
         return await self._now(row, "rekeying", self._rekey)
 
-    async def lost(self, text: str) -> VehicleRow:
-        """A car is lost: its provisioning certificate is revoked and leaves the pool."""
+    async def lost(self, text: str, statement: StatementBody | None, caller: Caller) -> VehicleRow:
+        """A car is lost: its provisioning certificate is revoked and leaves the pool.
+
+        Refusals as for :meth:`rekey`.
+        """
         pcid = self._pcid(text)
 
         def order(session: Session) -> VehicleRow:
             row = session.get(VehicleRow, pcid)
             if row is None:
                 raise Refusal(404, "unknown_pcid", f"{self.party.config.title} built no car {pcid}")
+            self._must_speak_for(row, caller, statement, LOST)
             if row.status in ("pending", "rekeying"):
                 raise Refusal(409, "not_now", f"pcid: the car {pcid} is {row.status}")
             if row.status != "lost":
@@ -181,6 +194,24 @@ class VehicleMaker:
 
         row = await self.party.database.write(order)
         return await self._now(row, "losing", self._lose)
+
+    def _must_speak_for(
+        self, row: VehicleRow, caller: Caller, statement: StatementBody | None, says: str
+    ) -> None:
+        """Refusal 403 unless the caller had the car built, or it was said with the car's key."""
+        if caller.is_admin or row.built_by == caller.client:
+            return
+        why = "and nothing is signed with its provisioning key"
+        if statement is not None and row.chain:
+            why = objection(self.party, statement, says, row.pcid, from_pem(row.chain)[0])
+            if not why:
+                return
+        raise Refusal(
+            403,
+            "not_yours",
+            f"pcid: the car {row.pcid} was not built by client {caller.client}: {why}",
+            {"rule": "car.owner"},
+        )
 
     async def _now(
         self,

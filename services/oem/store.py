@@ -28,6 +28,8 @@ class VehicleRow(Base):  # type: ignore[misc,valid-type]
     chain: Mapped[str] = mapped_column(Text, default="")
     status: Mapped[str] = mapped_column(String(16), index=True)
     ordered_at: Mapped[datetime] = mapped_column(Instant)
+    # The client that had it built; an earlier version did not say.
+    built_by: Mapped[str | None] = mapped_column(String(64))
     # A new key of the car that is being certified in place of the present one.
     next_key_digest: Mapped[str | None] = mapped_column(String(32))
     next_csr: Mapped[str | None] = mapped_column(Text)

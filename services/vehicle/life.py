@@ -15,14 +15,15 @@ from urllib.parse import quote
 
 from sqlalchemy.orm import Session
 
-from pki.issuing import certificate_request
+from pki.issuing import certificate_request, read_certificate_request
 from pki.names import Subject
 from services.common import answers
-from services.common.certificates import b64, from_pem, pem
+from services.common.certificates import b64, from_pem, pem, public_key_digest, unb64
 from services.common.client import PartyClient
 from services.common.errors import Refusal
 from services.common.events import Event
 from services.common.party import Party
+from services.common.statements import LOST, REKEY, SOLD, signed
 
 from .store import CarRow, InstalledRow, SaleRow, followed, installed, normal, unfinished_sales
 
@@ -50,6 +51,11 @@ class Refresh:
 
     dropped: list[str]
     waiting: list[str]
+
+
+def _key_of(csr: str | None) -> str:
+    request = read_certificate_request(unb64(csr or "", "csr"))
+    return public_key_digest(request.public_key)
 
 
 class Life:
@@ -236,6 +242,7 @@ class Life:
                 f"/cars/{quote(sale.pcid, safe='')}/sold",
                 name="car sold",
                 summary=f"The car {sale.pcid} was sold, without its contracts",
+                body={"statement": await self._statement(sale.pcid, SOLD, operator.name)},
             )
 
     async def _forget(self, sale: SaleRow) -> None:
@@ -270,7 +277,12 @@ class Life:
             f"/vehicles/{quote(pcid, safe='')}/provisioning-key",
             name="new provisioning key",
             summary=f"The car {pcid} has a new key and asks {maker.target.title} for a certificate",
-            body={"csr": car.next_csr},
+            body={
+                "csr": car.next_csr,
+                "statement": await self._statement(
+                    pcid, f"{REKEY} {_key_of(car.next_csr)}", maker.target.name
+                ),
+            },
         )
         chain = answer.read(answers.BuiltCar).chain
         told = self._event(
@@ -299,6 +311,7 @@ class Life:
             f"/vehicles/{quote(pcid, safe='')}/lost",
             name="car lost",
             summary=f"{maker.target.title} hears that the car {pcid} is lost",
+            body={"statement": await self._statement(pcid, LOST, maker.target.name)},
         )
         now = self.party.clock.now()
 
@@ -308,6 +321,12 @@ class Life:
             return car
 
         return await self.party.database.write(change)
+
+    async def _statement(self, pcid: str, says: str, to: str) -> dict[str, str]:
+        """What the car says to a party, signed with its provisioning key."""
+        row, _ = await self.garage.get(pcid)
+        key = await self.party.keys.get(row.key_reference)
+        return signed(self.party, key, says, pcid, to)
 
     def _maker(self, pcid: str) -> PartyClient:
         """Who built the car: its PCID says so."""

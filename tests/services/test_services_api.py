@@ -21,6 +21,10 @@ import httpx
 import jwt
 import pytest
 
+from pki.edition import ISO2
+from pki.issuing import certificate_request
+from pki.keys import SoftwareKey
+from pki.names import Subject
 from services.common.auth import TokenIssuer
 from services.common.clock import Clock
 from services.ecosystem import KINDS, load
@@ -199,6 +203,53 @@ ROLES: dict[str, dict[str, Any]] = {
         "POST /vehicles/{pcid}/sell": ADMIN,
         "POST /vehicles/{pcid}/lost": ADMIN,
     },
+}
+
+# Where the right role is not enough, since the thing is somebody's: path and body for a car and a
+# contract of somebody else ({pcid}, {emaid}), the client that tries it, and what it is told.
+# Whoever adds an operation for other roles than admin says here whose it is, or below that it
+# is nobody's.
+FOREIGN: dict[tuple[str, str], tuple[str, Any, str, str]] = {
+    ("oem", "PUT /vehicles/{pcid}/provisioning-key"): (
+        "nova-cars",
+        {"csr": "{csr}"},
+        "other-garage",
+        "not_yours",
+    ),
+    ("oem", "POST /vehicles/{pcid}/lost"): ("nova-cars", None, "other-garage", "not_yours"),
+    ("pcp", "DELETE /provisioning-certificates/{pcid}"): (
+        "provisioning-pool",
+        None,
+        "terra-motors",
+        "not_yours",
+    ),
+    ("mo", "POST /cars/{pcid}/sold"): (
+        "sunmile",
+        {"statement": None},
+        "other-garage",
+        "not_yours",
+    ),
+    ("mo", "POST /contracts/{emaid}/transfer"): (
+        "sunmile",
+        {"to_emaid": "NLGRDC00000000", "pcid": "{pcid}"},
+        "gridpass",
+        "not_released",
+    ),
+    ("ccp", "DELETE /contracts/{emaid}"): ("contract-pool", None, "gridpass", "not_yours"),
+    ("ccp", "PUT /cars/{pcid}/default"): (
+        "contract-pool",
+        {"emaid": "{emaid}"},
+        "gridpass",
+        "not_yours",
+    ),
+}
+# What changes something by its path and is for other roles than admin, but nobody's own: the
+# contract pool asks for its cars, a session is found by its charger only, a plug by its car's
+# address on the cable.
+NOBODYS = {
+    ("mo", "POST /contracts/{emaid}/renewals"),
+    ("cpo", "POST /sessions/{session}/stop"),
+    ("charger", "DELETE /plugs/{evccid}"),
 }
 
 # What would go on for ever.
@@ -417,6 +468,47 @@ def test_a_token_of_a_wrong_role(world: World, operation: Operation) -> None:
             body = answer.json()
             assert body["code"] == "wrong_role"
             assert set(body) == {"code", "message"}
+
+
+def test_the_table_of_owners_is_complete() -> None:
+    own = {f"DELETE /{name}/anchors/{{fingerprint}}" for name in ("trust-store", "over-the-air")}
+    own.add("DELETE /intermediates/{fingerprint}")  # a party's own, by its own client
+    changing = {
+        (one.kind, one.mark)
+        for one in operations()
+        if one.method != "GET"
+        and "{" in one.path
+        and one.roles not in (PUBLIC, ADMIN)
+        and one.mark not in own
+    }
+    assert changing == set(FOREIGN) | NOBODYS
+
+
+def test_what_is_somebody_elses(world: World) -> None:
+    """The right role, and a car or a contract of somebody else: refused, nothing is changed."""
+    body = {"id": "other-garage", "role": "vehicle", "secret": "other-garage-test-secret"}
+    for party in {party for party, *_, client, _ in FOREIGN.values() if client == body["id"]}:
+        world.ok(party, "POST", "/clients", body)
+    pcid = world.car()["pcid"]
+    values = {
+        "{pcid}": pcid,
+        "{emaid}": world.contract(pcid)["emaid"],
+        "{csr}": base64.b64encode(
+            certificate_request(Subject(common_name=pcid), SoftwareKey.generate(ISO2))
+        ).decode(),
+    }
+
+    def of_somebody(text: str) -> str:
+        for key, value in values.items():
+            text = text.replace(key, value)
+        return text
+
+    for (_, mark), (party, asked, client, code) in FOREIGN.items():
+        method, _, path = mark.partition(" ")
+        wanted = json.loads(of_somebody(json.dumps(asked)))
+        with world.unchanged():
+            answer = world.call(party, method, of_somebody(path), wanted, client=client)
+            assert (answer.status_code, answer.json()["code"]) == (403, code), mark
 
 
 def test_what_anybody_may_ask_for_is_decided_by_role(world: World) -> None:

@@ -513,6 +513,7 @@ def test_clients_that_are_refused(own: World) -> None:
         ({"id": "admin", "role": "admin"}, 409, "client_taken"),
         ({"id": "x", "role": "king"}, 422, "unknown_role"),
         ({"id": "x", "role": "oem", "scope_id": "WIO"}, 422, "not_a_wmi"),
+        ({"id": "x", "role": "mo"}, 422, "scope_missing"),
         ({"id": "x", "role": "cps", "scope_id": "WXX"}, 422, "no_scope"),
         ({"id": "x", "role": "cps", "secret": "short"}, 422, "wrong_shape"),
         ({"id": "x\u202e", "role": "cps"}, 422, "wrong_shape"),

@@ -339,7 +339,7 @@ def test_an_update_request_of_a_cancelled_contract(life: Any) -> None:
     outcome = life.charge(pcid)
     assert (outcome["stage"], outcome["code"]) == (
         "CertificateUpdateReq",
-        "FAILED_NoCertificateAvailable",
+        "FAILED_ContractCanceled",
     )
     assert installed(life, pcid)[0]["retry_never"]
     # It was told never to ask again, and does not.
@@ -806,7 +806,7 @@ def test_a_car_whose_update_is_refused_goes_on_by_policy(open_life: Any) -> None
     open_life.ok("sunmile", "POST", f"/contracts/{emaid}/cancel")
     # Cancelled: no update; it goes on with what it has, and that is refused by the operator.
     outcome = open_life.charge(pcid)
-    assert outcome["failed_before"].startswith("CertificateUpdateReq: FAILED_NoCert")
+    assert outcome["failed_before"].startswith("CertificateUpdateReq: FAILED_ContractCanceled")
     assert (outcome["stage"], outcome["code"]) == ("AuthorizationReq", "FAILED_ContractCanceled")
     good, _ = pnc(open_life, days=400)
     open_life.ok("contract-pool", "DELETE", f"/contracts/{installed(open_life, good)[0]['emaid']}")

@@ -34,7 +34,8 @@ class AddBody(BaseModel):
     scope_id: Name | None = Field(
         default=None,
         examples=["XYZ"],
-        description="The WMI, provider id or operator id for which it speaks.",
+        description="The WMI, provider id or operator id for which an oem, mo or cpo speaks; "
+        "others have none.",
     )
     secret: Secret | None = Field(
         default=None, examples=[None], description="Made up where none is given."
@@ -124,10 +125,18 @@ def _client(party: Party, body: AddBody) -> Client:
         raise Refusal(
             422, "unknown_role", f"role: {body.role!r} is none of admin, {', '.join(KINDS)}"
         )
+    if any(body.id == known.id for known in party.ecosystem.all_clients()):
+        raise _taken(body.id)
     scope_field = SCOPE_FIELDS.get(body.role)
     if scope_field is None and body.scope_id is not None:
         raise Refusal(422, "no_scope", f"scope_id: a {body.role} speaks for no identifier")
-    if scope_field is not None and body.scope_id is not None:
+    if scope_field is not None:
+        if body.scope_id is None:
+            raise Refusal(
+                422,
+                "scope_missing",
+                f"scope_id: whose {body.role} it is, its {scope_field}, is wanted",
+            )
         wanted = shape_of(scope_field, body.scope_id)
         if wanted is not None:
             raise Refusal(
@@ -135,8 +144,6 @@ def _client(party: Party, body: AddBody) -> Client:
                 f"not_a_{scope_field}",
                 f"scope_id: {body.scope_id!r} has another form: {wanted}",
             )
-    if any(body.id == known.id for known in party.ecosystem.all_clients()):
-        raise _taken(body.id)
     return Client(
         body.id,
         body.secret or secrets.token_urlsafe(24),

@@ -13,6 +13,7 @@ from services.common.certificates import b64_chain, from_pem
 from services.common.errors import REFUSALS
 from services.common.fields import Chain, Currency, Fingerprint, Instant, Name, PersonName
 from services.common.money import cents, decimal
+from services.common.statements import StatementBody
 from services.mo.accounts import Driver
 from services.mo.service import MobilityOperator
 
@@ -61,7 +62,7 @@ class NewContractBody(BaseModel):
         default=None,
         examples=[None],
         description="A contract of another operator, released to this one, that ends once the "
-        "car has this one.",
+        "car charges with this one.",
     )
 
 
@@ -127,6 +128,15 @@ class TransferBody(BaseModel):
 
     to_emaid: Name = Field(examples=["NLGRDC12345678X"])
     pcid: Name = Field(examples=["WNV1A2B3C4D5E6F7G8"])
+
+
+class SoldBody(BaseModel):
+    """That a car was sold."""
+
+    statement: StatementBody | None = Field(
+        description="By the car's provisioning key, as it is in the provisioning pool: sold. "
+        "Admins need none."
+    )
 
 
 class EndBody(BaseModel):
@@ -287,7 +297,7 @@ async def renew(
 async def release(
     request: Request, emaid: str, body: ReleaseBody, _caller: AdminCaller
 ) -> ContractBody:
-    """Let another operator end this contract once its own has reached the car: the driver
+    """Let another operator end this contract once the car charges with its own: the driver
     moves there. Until then this contract charges."""
     return _contract(await _service(request).transfers.release(emaid, body.provider_id))
 
@@ -313,11 +323,14 @@ async def contracts_of_car(request: Request, pcid: str, _caller: AdminCaller) ->
 
 @router.post("/cars/{pcid:path}/sold")
 async def sold(
-    request: Request, pcid: str, _caller: Annotated[Caller, Depends(allow("vehicle"))]
+    request: Request,
+    pcid: str,
+    body: SoldBody,
+    caller: Annotated[Caller, Depends(allow("vehicle"))],
 ) -> list[ContractBody]:
-    """The car was sold without its contracts: all of this operator's are revoked. What was
-    revoked is the answer; a second time it is nothing."""
-    ended = await _service(request).transfers.end_of_car(pcid, "cessationOfOperation", "sold")
+    """The car was sold without its contracts: all of this operator's that were ordered until
+    then are revoked. What was revoked is the answer; a second time it is nothing."""
+    ended = await _service(request).transfers.sold(pcid, body.statement, caller)
     return [_contract(row) for row in ended]
 
 
