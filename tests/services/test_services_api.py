@@ -505,9 +505,9 @@ def test_what_is_somebody_elses(world: World) -> None:
 
     for (_, mark), (party, asked, client, code) in FOREIGN.items():
         method, _, path = mark.partition(" ")
-        wanted = json.loads(of_somebody(json.dumps(asked)))
+        sent: Any = json.loads(of_somebody(json.dumps(asked)))
         with world.unchanged():
-            answer = world.call(party, method, of_somebody(path), wanted, client=client)
+            answer = world.call(party, method, of_somebody(path), sent, client=client)
             assert (answer.status_code, answer.json()["code"]) == (403, code), mark
 
 

@@ -22,7 +22,7 @@ from pki.issuing import certificate_request
 from pki.keys import SoftwareKey
 from pki.names import Subject
 from services.common.auth import Caller
-from services.common.certificates import fingerprint, public_key_digest, read_der
+from services.common.certificates import fingerprint, public_key_digest
 from services.common.errors import Refusal
 from services.common.events import unit_of_work
 from services.common.statements import REKEY, SOLD, signed
@@ -125,6 +125,7 @@ def test_a_contract_that_was_handed_out_has_taken_over_nothing(town: Any) -> Non
     within(town, take_over)
     assert status(town, "sunmile", old) == "active"
     assert charged(town.charge(pcid))["emaid"] == old
+    town.ok("contract-pool", "PUT", f"/cars/{pcid}/default", {"emaid": new})
     assert charged(town.charge(pcid, installation="always"))["emaid"] == new
     within(town, take_over)
     assert status(town, "sunmile", old) == "cancelled"
@@ -350,7 +351,7 @@ def begun(town: Any) -> Callable[..., dict[str, Any]]:
         for name in more.pop("promises", ()):
             body = {
                 "emaid": car.contract.emaid,
-                "certificate_fingerprint": fingerprint(read_der(car.contract.chain[0], "")),
+                "certificate_fingerprint": fingerprint(car.contract.chain[0]),
                 "evse_id": evse,
                 "tariff": tariff | {"per_kwh": name},
             }
@@ -372,7 +373,7 @@ def begun(town: Any) -> Callable[..., dict[str, Any]]:
             "receipts": town.receipts(car, session, 1000, 3000),
             "offline": True,
             "tariff": tariff,
-            "certificate_fingerprint": fingerprint(read_der(car.contract.chain[0], "")),
+            "certificate_fingerprint": fingerprint(car.contract.chain[0]),
         }
         said: dict[str, Any] = town.ok("sunmile", "POST", "/cdrs", record, client=client)
         return said
