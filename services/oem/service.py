@@ -131,6 +131,9 @@ class VehicleMaker:
             except Refusal as refusal:
                 if new and refusal.code == NOT_ISSUED:
                     await self._forget(row)
+                else:
+                    # The order stands and will be completed: the car must keep its key.
+                    refusal.details["pending"] = row.pcid
                 raise
             finally:
                 self._under_way.discard(row.pcid)

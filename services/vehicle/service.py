@@ -147,7 +147,8 @@ class Garage:
                 body={"csr": row.csr, "pcid": row.wanted},
             )
         except PartyRefused as refused:
-            if refused.upstream_status < 500 and refused.upstream_status not in (401, 403):
+            final = refused.upstream_status < 500 and refused.upstream_status not in (401, 403)
+            if final and "pending" not in refused.details:
                 await self._forget(row)
             raise
         built = answer.read(answers.BuiltCar)

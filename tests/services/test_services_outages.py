@@ -421,3 +421,15 @@ def test_leaves_are_renewed_when_a_third_of_their_life_is_left(parts: Parts, cha
         assert charge(parts, charged)["outcome"] == "charged"
     finally:
         parts.ecosystem = ecosystem
+
+
+def test_a_car_whose_maker_could_not_register_it_keeps_its_key(parts: Parts, listen: Any) -> None:
+    """The pool refuses the maker for a while: the order stands at both, under one key."""
+    _, http_answer = listen
+    refusal = http_answer(b'{"code": "chain_refused", "message": "not yet"}', "422 Unprocessable")
+    pcid = "WNV0PENDANT0000001"
+    with parts.instead("provisioning-pool", refusal):
+        answer = parts["garage"].call("garage", "POST", "/vehicles", {"pcid": pcid})
+        assert answer.status_code == 422, answer.text
+    built = parts["garage"].ok("garage", "POST", "/vehicles", {"pcid": pcid})
+    assert built["pcid"] == pcid
