@@ -426,11 +426,12 @@ FORGERIES: dict[str, tuple[Callable[[Event], Event], str]] = {
     "another challenge": (lambda e: forged(e, _challenge), "is not what was signed"),
     "another key": (lambda e: forged(e, _other_key), "was not made over this SignedInfo"),
     "no signature": (lambda e: forged(e, _unsigned), "carries no Signature"),
-    "no bytes": (lambda e: replace(e, request=None), "carries no message"),
-    "empty": (lambda e: replace(e, request=b""), ""),
-    "noise": (lambda e: replace(e, request=random.Random(1).randbytes(400)), ""),
-    "cut": (lambda e: replace(e, request=(e.request or b"")[:60]), ""),
-    "too long": (lambda e: replace(e, request=bytes(65_536)), "more than an event keeps"),
+    # What cannot be read is no AuthorizationReq at all.
+    "no bytes": (lambda e: replace(e, request=None), "there is none"),
+    "empty": (lambda e: replace(e, request=b""), "there is none"),
+    "noise": (lambda e: replace(e, request=random.Random(1).randbytes(400)), "there is none"),
+    "cut": (lambda e: replace(e, request=(e.request or b"")[:60]), "there is none"),
+    "too long": (lambda e: replace(e, request=bytes(65_536)), "there is none"),
 }
 
 
@@ -442,7 +443,6 @@ def test_labels_are_not_believed(played: Played, authorization: Event, name: str
     assert f"emaid:{played.visit['emaid'][:14]}" in authorization.marks
     asked = expect(events).message("AuthorizationReq").signed_by(played.visit["emaid"])
     said = unmet(asked.once)
-    assert "not signed by the contract" in said
     assert reason in said
     asked.never()
 
