@@ -157,7 +157,7 @@ def test_list_and_show_know_all(run: Any) -> None:
     assert all(name in out for name in names)
     _, out, _ = run("show", "operator-down")
     assert "fail-open with operator_unreachable=allow" in out
-    assert "Closed: without its promise to pay nobody charges." in out
+    assert "Closed: without the promise to pay nobody charges." in out
     code, _, err = run("show", "nothing")
     assert code == 2
     assert "pnclab scenario list" in err
