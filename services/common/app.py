@@ -25,9 +25,9 @@ from pydantic import BaseModel
 from sqlalchemy.exc import DBAPIError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from . import auth
+from . import auth, opcp
 from .doors import clients, clock, events, faults, intermediates, trust
-from .errors import HANDLERS, Refusal
+from .errors import Refusal
 from .events import HOP_HEADER, RUN_HEADER, Event, readable, unit_of_work
 from .http_faults import Exchange
 from .jobs import Jobs
@@ -64,7 +64,7 @@ class Envelope:
         except _GoneAway:
             return  # half a request is none: nothing is done, and nobody waits for an answer
         if body is None:
-            await _too_large()(scope, receive, send)
+            await self._shaped(scope, _too_large())(scope, receive, send)
             return
         hop = headers.get(HOP_HEADER.lower(), b"").decode("latin-1")
         with unit_of_work(
@@ -113,7 +113,10 @@ class Envelope:
             log.exception("%s: %s %s", self.party.config.name, scope["method"], scope["path"])
             kept = await _rendered(
                 scope,
-                JSONResponse({"code": "internal_error", "message": "this is a defect"}, 500),
+                self._shaped(
+                    scope,
+                    JSONResponse({"code": "internal_error", "message": "this is a defect"}, 500),
+                ),
             )
         if outside and kept:
             self._record_outsider(scope, asked, kept)
@@ -123,6 +126,10 @@ class Envelope:
             log.error("%s: events were not written: %s", self.party.config.name, error)
         for message in kept:
             await send(message)
+
+    def _shaped(self, scope: Scope, answer: JSONResponse) -> JSONResponse:
+        """An answer from outside the doors, in the shape of the door that was meant."""
+        return opcp.translated(self.party, answer) if opcp.speaks(scope["path"]) else answer
 
     def _record_outsider(self, scope: Scope, asked: bytes, kept: list[Message]) -> None:
         status = kept[0]["status"]
@@ -328,7 +335,7 @@ def build_app(
         description=description,
         version=version("pnclab"),
         lifespan=lifespan,
-        exception_handlers=HANDLERS,  # type: ignore[arg-type]
+        exception_handlers=opcp.HANDLERS,  # type: ignore[arg-type]
         separate_input_output_schemas=False,
     )
     app.state.party = party

@@ -11,10 +11,11 @@ from services.common.bringing import ECOSYSTEM_FILE, brought, taking_up
 from services.common.certificates import der_of, fingerprint
 from services.common.errors import Refusal
 from services.common.events import Event
+from services.common.opcp import root_mark
 from services.common.party import Party
 from services.common.trust_stores import must_be_root
 
-from .store import RootRow, roots
+from .store import RootRow, by_beginning, roots
 
 # Whose root is of which type.
 TYPES = {"V2G": "v2g-root", "OEM": "oem", "MO": "mo"}
@@ -79,6 +80,16 @@ class RootPool:
             return row, True
 
         return await self.party.database.write(keep)
+
+    async def get(self, text: str) -> RootRow:
+        """The root of this fingerprint, or of the UUID that stands for its first half; 404."""
+        mark = root_mark(text)
+        found = None
+        if mark is not None:
+            found = await self.party.database.read(lambda session: by_beginning(session, mark))
+        if found is None:
+            raise Refusal(404, "no_such_root", f"no root {text[:64]!r} is published")
+        return found
 
     async def withdraw(self, mark: str) -> None:
         def remove(session: Session) -> None:

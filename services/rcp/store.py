@@ -36,3 +36,8 @@ def roots(session: Session, root_type: str | None) -> list[RootRow]:
     if root_type is not None:
         query = query.where(RootRow.type == root_type)
     return list(session.scalars(query))
+
+
+def by_beginning(session: Session, mark: str) -> RootRow | None:
+    """The root whose fingerprint begins so (half of it at least: there are no two)."""
+    return session.scalars(select(RootRow).where(RootRow.fingerprint.startswith(mark))).first()
