@@ -27,6 +27,7 @@ from pki.keys import SoftwareKey
 from pki.names import Subject
 from services.common.auth import TokenIssuer
 from services.common.clock import Clock
+from services.common.opcp import speaks
 from services.ecosystem import KINDS, load
 from services.serve import create_app
 
@@ -111,6 +112,11 @@ ROLES: dict[str, dict[str, Any]] = {
         "GET /roots": PUBLIC,
         "POST /roots": ANY,
         "DELETE /roots/{fingerprint}": ADMIN,
+        "GET /v1/root/rootCerts": ANY,
+        "GET /v1/root/rootCerts/{rootCertificateId}": ANY,
+        "PUT /v1/root/rootCerts": ADMIN,
+        "DELETE /v1/root/rootCerts/{rootCertificateId}": ADMIN,
+        "GET /v1/root/ctl": ANY,
     },
     "oem": {
         **CA,
@@ -364,6 +370,10 @@ def check(operation: Operation, answer: httpx.Response, name: str = "") -> httpx
         names = ("code", "message")
         if operation.path == "/oauth/token" and "error" in body:
             names = ("error", "error_description")
+        if speaks(operation.path):
+            names = ("traceId",)
+            assert body["errorMessages"], what
+            assert all(isinstance(text, str) and text for text in body["errorMessages"]), what
         for name in names:
             assert isinstance(body[name], str), what
             assert body[name], what
@@ -373,6 +383,11 @@ def check(operation: Operation, answer: httpx.Response, name: str = "") -> httpx
         documented |= {400, 401}
     assert answer.status_code in documented, f"not documented: {what}"
     return answer
+
+
+def says(answer: httpx.Response, *codes: str) -> bool:
+    """Whether a refusal is by one of these codes; the platform protocols know none."""
+    return speaks(answer.url.path) or answer.json()["code"] in codes
 
 
 def send(
@@ -457,7 +472,7 @@ def test_no_token_or_one_that_is_not_valid(world: World, operation: Operation) -
             assert answer.status_code == 401, name
             assert answer.headers["www-authenticate"] == "Bearer"
             code = "expired_token" if name == "expired" else "invalid_token"
-            assert answer.json()["code"] in (code, "no_token"), name
+            assert says(answer, code, "no_token"), name
 
 
 @pytest.mark.parametrize("operation", guarded, ids=str)
@@ -465,9 +480,9 @@ def test_a_token_of_a_wrong_role(world: World, operation: Operation) -> None:
     with world.unchanged(operation.party):
         for role, answer in send_as(world, operation, ANY - operation.roles).items():
             assert answer.status_code == 403, f"{role}: {answer.status_code}"
-            body = answer.json()
-            assert body["code"] == "wrong_role"
-            assert set(body) == {"code", "message"}
+            assert says(answer, "wrong_role")
+            shape = {"errorMessages", "traceId"} if speaks(operation.path) else {"code", "message"}
+            assert set(answer.json()) == shape
 
 
 def test_the_table_of_owners_is_complete() -> None:
@@ -525,7 +540,7 @@ def test_what_anybody_may_ask_for_is_decided_by_role(world: World) -> None:
 
 
 # Their examples are good ones and would change something; other tests call them rightly.
-GOOD_EXAMPLES = ("POST /vehicles", "POST /drivers")
+GOOD_EXAMPLES = ("POST /vehicles", "POST /drivers", "PUT /v1/root/rootCerts")
 
 
 @pytest.mark.parametrize(
@@ -537,7 +552,7 @@ def test_the_right_roles_pass(world: World, operation: Operation) -> None:
         assert answer.status_code != 401
         if answer.status_code == 403:
             decided_later = (operation.kind, operation.mark) in DECIDED_LATER
-            assert answer.json()["code"] == "not_yours" or decided_later, answer.text
+            assert decided_later or says(answer, "not_yours"), answer.text
 
 
 NESTED = 100_000
@@ -647,7 +662,8 @@ def test_a_body_of_10_mb(world: World, operation: Operation) -> None:
     content = b'{"name": "' + b"A" * 10_000_000 + b'"}'
     with world.unchanged(operation.party):
         answer = send(world, operation, {"": (operation.at(), content, {})})[""]
-    assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
+    assert answer.status_code == 413
+    assert says(answer, "body_too_large")
 
 
 PATHS = {
