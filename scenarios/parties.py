@@ -10,8 +10,9 @@ from typing import Self
 
 from fastapi import FastAPI
 
+from services.common.problems import StartError
 from services.ecosystem import Ecosystem
-from services.serve import StartError, running
+from services.serve import running
 
 READY_WITHIN = 60.0
 

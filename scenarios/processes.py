@@ -19,8 +19,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from services.common.problems import StartError
 from services.ecosystem import Ecosystem, to_document
-from services.serve import StartError
 
 from .lab import Lab, LabError
 

@@ -30,6 +30,8 @@ from pki.trust import TRUST_MODELS, TrustModel
 from .common.clock import DurationError, duration, duration_text
 from .common.material import Material, MaterialError, read_files
 from .common.problems import WrongUseError
+from .common.reach import KEYS as REACH_KEYS
+from .common.reach import Reach, ReachError, in_url, url_trouble
 from .common.toml_reading import did_you_mean, located
 
 # So that every date stays within what X.509 can say, wherever the clock is.
@@ -282,19 +284,15 @@ class PartyConfig:
     policy: Mapping[str, str] = field(default_factory=dict)
     tariff: Tariff | None = None
     options: Mapping[str, str] = field(default_factory=dict)
-    # What stands in certificates instead of ``url``: how others reach the party.
+    # What stands in certificates and answers instead of ``url``: how others reach the party.
     public_url: str | None = None
+    # The same where the entry says nothing: as the ecosystem's ``public_url`` and ``listen`` say.
+    reached_at: str | None = None
 
     @property
     def seen_at(self) -> str:
-        """The address that is written into certificates."""
-        return self.public_url or self.url
-
-    @property
-    def seen_address(self) -> tuple[str, int]:
-        """Host and port of :attr:`seen_at`."""
-        parts = urlsplit(self.seen_at)
-        return parts.hostname or "127.0.0.1", parts.port or 80
+        """The address that is written into certificates and answers."""
+        return self.public_url or self.reached_at or self.url
 
     @property
     def address(self) -> tuple[str, int]:
@@ -307,6 +305,12 @@ class PartyConfig:
         """Host and port of a charger's V2GTP listener."""
         host, _, port = self.options["cable"].rpartition(":")
         return host, int(port)
+
+    def cable_seen_from(self, address: str) -> str:
+        """Host and port of a charger's V2GTP listener for cars from outside, whose calls come in
+        at ``address`` of this machine."""
+        public = urlsplit(self.seen_at).hostname if self.seen_at != self.url else None
+        return f"{in_url(public or address)}:{self.cable_address[1]}"
 
 
 class _HeldPorts:
@@ -349,6 +353,8 @@ class Ecosystem:
     faults: bool = False
     # Where keys and identifiers come from: the machine's entropy, or a seed (for studies).
     seed: str | None = None
+    # How others than its parties reach it.
+    reach: Reach = field(default_factory=Reach)
     # Ports that are kept for it, where they were not chosen by the file.
     held: _HeldPorts | None = field(default=None, repr=False, compare=False)
 
@@ -424,7 +430,22 @@ class Ecosystem:
                 options["cable"] = f"127.0.0.1:{held.one()}"
             url = f"http://127.0.0.1:{held.one()}"
             parties[party.name] = replace(party, url=url, options=options)
-        return replace(self, parties=parties, held=held)
+        return replace(self, parties=parties, held=held).reached_by(self.reach)
+
+    def with_reach(self, options: Mapping[str, Any]) -> Ecosystem:
+        """The same ecosystem, reached otherwise: keys of :class:`.Reach` as a command has them."""
+        try:
+            return self.reached_by(self.reach.changed(options))
+        except ReachError as error:
+            raise EcosystemError(f"--{error.key.replace('_', '-')}: {error}") from None
+
+    def reached_by(self, reach: Reach) -> Ecosystem:
+        """The same ecosystem with ``reach``, and its parties at the URLs that follow from it."""
+        parties = {
+            party.name: replace(party, reached_at=reach.url_of(party.name, party.address[1]))
+            for party in self.parties.values()
+        }
+        return replace(self, parties=parties, reach=reach)
 
     def with_faults(self) -> Ecosystem:
         """The same ecosystem, in which parties may be told to misbehave."""
@@ -533,6 +554,7 @@ def from_document(
         ("lifetimes", lambda: _lifetimes(document.get("lifetimes", {}), chosen_edition)),
         ("faults", lambda: _flag(head, "faults", "[ecosystem]")),
         ("seed", lambda: _text(head, "seed", "[ecosystem]") if "seed" in head else None),
+        ("reach", lambda: _reach(head, folder)),
     ):
         with problems.collect():
             values[key] = read()
@@ -592,7 +614,7 @@ def from_document(
         cars=tuple(cars.values()),
         bring=tuple(brought),
         **values,
-    )
+    ).reached_by(values["reach"])
 
 
 def to_document(ecosystem: Ecosystem) -> str:
@@ -608,6 +630,7 @@ def to_document(ecosystem: Ecosystem) -> str:
         f"backdate = {_quoted(duration_text(ecosystem.backdate))}",
         f"faults = {str(ecosystem.faults).lower()}",
     ]
+    lines += _reach_lines(ecosystem.reach)
     if ecosystem.seed is not None:
         lines.append(f"seed = {_quoted(ecosystem.seed)}")
     if ecosystem.lifetimes:
@@ -658,6 +681,19 @@ def to_document(ecosystem: Ecosystem) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _reach_lines(reach: Reach) -> list[str]:
+    lines = []
+    for key in REACH_KEYS:
+        value = getattr(reach, key)
+        if isinstance(value, Path):
+            value = str(value.absolute())
+        elif isinstance(value, tuple):
+            value = ",".join(value)
+        if value:
+            lines.append(f"{key} = {'true' if value is True else _quoted(value)}")
+    return lines
+
+
 # ------------------------------------------------------------------ the checks
 
 _HEAD = {
@@ -671,6 +707,7 @@ _HEAD = {
     "database",
     "faults",
     "seed",
+    *REACH_KEYS,
 }
 _COMMON = {
     "name",
@@ -1062,14 +1099,17 @@ def _shaped(entry: Mapping[str, Any], key: str, where: str, default: str | None 
 
 def _url(entry: Mapping[str, Any], where: str, key: str = "url") -> str:
     url = _text(entry, key, where).rstrip("/")
-    try:
-        parts = urlsplit(url)
-        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:  # a port beyond 65535, a broken IPv6 address
-        good = False
-    if not good:
-        raise EcosystemError(f"{where} {key}: {url!r} is not an http(s) address")
+    trouble = url_trouble(url)
+    if trouble is not None:
+        raise EcosystemError(f"{where} {key}: {url!r} {trouble}")
     return url
+
+
+def _reach(head: Mapping[str, Any], folder: Path) -> Reach:
+    try:
+        return Reach().changed({key: head[key] for key in REACH_KEYS if key in head}, folder)
+    except ReachError as error:
+        raise EcosystemError(f"[ecosystem] {error.key}: {error}") from None
 
 
 def backdate(text: str, where: str) -> timedelta:

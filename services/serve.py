@@ -1,5 +1,8 @@
 """Run parties: one, or all of them in one process on one event loop; or one with workers.
 
+Each listens at its own address, where the others call it, and at its port of the addresses where
+the ecosystem is reached from outside (:mod:`.common.reach`).
+
 Several workers of a party are processes that share its listening socket and its database.
 What they must not do at the same time they do under the party's locks
 (:meth:`~.common.database.Database.alone`). A charger and a garage have one process each: the
@@ -19,7 +22,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NoReturn
 
 import uvicorn
@@ -29,8 +33,10 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from .common.app import Preparation
 from .common.engines import shown
 from .common.entropy import WARNING
+from .common.listening import BACKLOG, listening
 from .common.migrations import SchemaError
-from .common.problems import NotAsExpectedError, WrongUseError
+from .common.problems import NotAsExpectedError, StartError, WrongUseError
+from .common.tls import ServerTls
 from .ecosystem import Ecosystem
 
 log = logging.getLogger("pnclab")
@@ -49,11 +55,12 @@ APPS = {
     "vehicle": "services.vehicle.app",
 }
 
-BACKLOG = 2048
 # Seconds; longer than callers keep an idle connection, so that they close it and not we.
 KEEP_ALIVE = 75
 # Connections that a worker takes at a time: with all that wait, the others would get none.
 SHARED_BACKLOG = 4
+# Seconds between two looks whether the certificate of the TLS listeners is to be renewed.
+TLS_RENEWAL = 3600.0
 # Seconds for which a worker must have lived to be replaced at once when it dies.
 SHORT_LIFE = 1.0
 MAX_WORKERS = 64
@@ -62,10 +69,6 @@ ALONE = {
     "charger": "the cars that are plugged in are connections of its one process",
     "vehicle": "the cars that are on a visit are connections of its one process",
 }
-
-
-class StartError(NotAsExpectedError):
-    """A party could not start; the message says which and why."""
 
 
 class WorkersError(WrongUseError):
@@ -77,6 +80,18 @@ def create_app(ecosystem: Ecosystem, name: str) -> FastAPI:
     module = importlib.import_module(APPS[ecosystem.party(name).kind])
     app: FastAPI = module.create(ecosystem, name)
     return app
+
+
+@dataclass(frozen=True)
+class _Listeners:
+    """The sockets of a party: where HTTP is spoken, and where it is within TLS."""
+
+    plain: Sequence[socket.socket]
+    secure: Sequence[socket.socket]
+
+    def listen(self) -> None:
+        for one in (*self.plain, *self.secure):
+            one.listen(BACKLOG)
 
 
 class _Server(uvicorn.Server):
@@ -105,9 +120,10 @@ async def running(
     with contextlib.ExitStack() as held:
         for name in chosen:
             held.enter_context(_data_of(ecosystem, name, shared=names is not None))
-        sockets = [held.enter_context(_listen(ecosystem, name)) for name in chosen]
+        tls = _tls(ecosystem)
+        listeners = [held.enter_context(_listen(ecosystem, name)) for name in chosen]
         apps = {name: _opened(ecosystem, name) for name in chosen}
-        async with _served(apps, sockets, BACKLOG):
+        async with _served(apps, listeners, tls, BACKLOG):
             if ready_within is not None:
                 await _until_ready(apps, ready_within, on_ready)
             yield apps
@@ -115,37 +131,74 @@ async def running(
 
 @contextlib.asynccontextmanager
 async def _served(
-    apps: dict[str, FastAPI], sockets: Sequence[socket.socket], backlog: int
+    apps: dict[str, FastAPI],
+    listeners: Sequence[_Listeners],
+    tls: ServerTls | None,
+    backlog: int,
 ) -> AsyncIterator[None]:
-    servers = [
-        _Server(
-            uvicorn.Config(
-                app,
-                log_config=None,
-                access_log=False,
-                lifespan="on",
-                timeout_graceful_shutdown=3,
-                timeout_keep_alive=KEEP_ALIVE,
-                backlog=backlog,
-            )
-        )
-        for app in apps.values()
-    ]
-    tasks = [
-        asyncio.create_task(server.serve(sockets=[listener]))
-        for server, listener in zip(servers, sockets, strict=True)
-    ]
+    servers = {
+        name: (_server(app, backlog), one.plain)
+        for (name, app), one in zip(apps.items(), listeners, strict=True)
+    }
+    tasks = _started(servers)
     try:
-        await _until_started(list(apps), servers, tasks)
-        for listener in sockets:
-            listener.listen(BACKLOG)
+        await _until_started(servers, tasks)
+        if tls is not None:
+            # The same applications once more: they begin and end with the servers above.
+            secure = {
+                f"{name} (TLS)": (_server(app, backlog, tls), one.secure)
+                for (name, app), one in zip(apps.items(), listeners, strict=True)
+            }
+            servers |= secure
+            tasks |= _started(secure)
+            await _until_started(servers, tasks)
+            tasks["renewal"] = asyncio.create_task(_renewing(tls))
+        for one in listeners:
+            one.listen()
         yield
     finally:
         for app in apps.values():
             app.state.party.stopping.set()
-        for server in servers:
+        for server, _ in servers.values():
             server.should_exit = True
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if "renewal" in tasks:
+            tasks["renewal"].cancel()
+        await asyncio.gather(*tasks.values(), return_exceptions=True)
+
+
+def _server(app: FastAPI, backlog: int, tls: ServerTls | None = None) -> _Server:
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="on" if tls is None else "off",
+        timeout_graceful_shutdown=3,
+        timeout_keep_alive=KEEP_ALIVE,
+        backlog=backlog,
+    )
+    if tls is not None:
+        config.load()
+        config.ssl = tls.context
+    return _Server(config)
+
+
+def _started(
+    servers: Mapping[str, tuple[_Server, Sequence[socket.socket]]],
+) -> dict[str, asyncio.Task[None]]:
+    return {
+        name: asyncio.create_task(server.serve(sockets=list(sockets)))
+        for name, (server, sockets) in servers.items()
+    }
+
+
+async def _renewing(tls: ServerTls) -> None:
+    while True:
+        await asyncio.sleep(TLS_RENEWAL)
+        try:
+            if tls.renew():
+                log.info("the certificate of the TLS listeners is a new one")
+        except (NotAsExpectedError, WrongUseError) as error:
+            log.error("the certificate of the TLS listeners was not renewed: %s", error)
 
 
 async def serve(
@@ -211,21 +264,22 @@ def serve_with_workers(ecosystem: Ecosystem, name: str, workers: int) -> None:
     if kind in ALONE and workers > 1:
         raise WorkersError(f"--workers: a {kind} has one process: {ALONE[kind]}")
     _warn_of_seed(ecosystem)
-    with _data_of(ecosystem, name, shared=True), _listen(ecosystem, name) as listener:
+    with _data_of(ecosystem, name, shared=True), _listen(ecosystem, name) as listeners:
+        _tls(ecosystem)  # each worker has one of its own; what is wrong with it is said once
         importlib.import_module(APPS[kind])  # once for all of them
         gc.freeze()
-        _Supervisor(ecosystem, name, listener, workers).run()
+        _Supervisor(ecosystem, name, listeners, workers).run()
 
 
 class _Supervisor:
     """Starts the workers, replaces those that die, ends them all."""
 
     def __init__(
-        self, ecosystem: Ecosystem, name: str, listener: socket.socket, workers: int
+        self, ecosystem: Ecosystem, name: str, listeners: _Listeners, workers: int
     ) -> None:
         self.ecosystem = ecosystem
         self.name = name
-        self.listener = listener
+        self.listeners = listeners
         self.workers = workers
         self.born: dict[int, float] = {}
         # Workers see the end of this pipe when we are gone, however that came about.
@@ -276,7 +330,7 @@ class _Supervisor:
             for number in signals:
                 signal.signal(number, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
-            asyncio.run(_work(self.ecosystem, self.name, self.listener, self.alive))
+            asyncio.run(_work(self.ecosystem, self.name, self.listeners, self.alive))
             code = 0
         except (NotAsExpectedError, WrongUseError) as error:
             sys.stderr.write(f"error: {error}\n")
@@ -304,7 +358,7 @@ class _Supervisor:
         return code == 1
 
 
-async def _work(ecosystem: Ecosystem, name: str, listener: socket.socket, alive: int) -> None:
+async def _work(ecosystem: Ecosystem, name: str, listeners: _Listeners, alive: int) -> None:
     """One of several workers; ends at SIGINT, SIGTERM, or when its supervisor is gone."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -312,7 +366,7 @@ async def _work(ecosystem: Ecosystem, name: str, listener: socket.socket, alive:
         loop.add_signal_handler(number, stop.set)
     loop.add_reader(alive, stop.set)
     app = _opened(ecosystem, name)
-    async with _served({name: app}, [listener], SHARED_BACKLOG):
+    async with _served({name: app}, [listeners], _tls(ecosystem), SHARED_BACKLOG):
         trouble = asyncio.create_task(_trouble(name, app))
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({trouble, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -372,23 +426,32 @@ def _data_of(ecosystem: Ecosystem, name: str, *, shared: bool) -> Iterator[None]
         yield
 
 
-def _listen(ecosystem: Ecosystem, name: str) -> socket.socket:
-    host, port = ecosystem.party(name).address
+@contextlib.contextmanager
+def _listen(ecosystem: Ecosystem, name: str) -> Iterator[_Listeners]:
+    reach, own = ecosystem.reach, ecosystem.party(name).address
+    with listening(name, own, reach.listen, tls=reach.https) as (listener, others):
+        if reach.https:
+            yield _Listeners([listener], others)
+        else:
+            yield _Listeners([listener, *others], [])
+
+
+def _tls(ecosystem: Ecosystem) -> ServerTls | None:
+    if not ecosystem.reach.https:
+        return None
     try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+        return ServerTls(ecosystem)
     except OSError as error:
-        raise StartError(
-            f"{name} cannot listen on {host}:{port}: {error.strerror or error}"
-        ) from None
+        raise StartError(f"TLS: {error.filename}: {error.strerror}") from None
 
 
 async def _until_started(
-    names: Sequence[str], servers: Sequence[uvicorn.Server], tasks: Sequence[asyncio.Task[None]]
+    servers: Mapping[str, tuple[_Server, Sequence[socket.socket]]],
+    tasks: Mapping[str, asyncio.Task[None]],
 ) -> None:
-    while not all(server.started for server in servers):
-        for name, server, task in zip(names, servers, tasks, strict=True):
-            if task.done() and not server.started:
+    while not all(server.started for server, _ in servers.values()):
+        for name, (server, _) in servers.items():
+            if tasks[name].done() and not server.started:
                 raise StartError(f"{name} did not start; its log says why")
         await asyncio.sleep(0.01)
 

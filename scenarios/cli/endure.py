@@ -32,7 +32,7 @@ def endure(
     Each party is a process of its own, on free ports and in a folder that is thrown away; a
     --database is to be empty, and is left as it is. Exit code 1 when anything was missed.
     """
-    from services.serve import StartError
+    from services.common.problems import StartError
 
     from ..endurance import Result
     from ..endurance import endure as play

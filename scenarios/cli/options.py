@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from pki.profiles import Role
 from pki.trust import TRUST_MODELS
 from services.common.clock import Clock, ClockError, instant
+from services.common.reach import CLIENT_CERTIFICATES
 from services.ecosystem import Ecosystem, EcosystemError, lifetime, load
 from services.ecosystem import backdate as read_backdate
 
@@ -64,6 +65,47 @@ DatabaseUrl = Annotated[
         "--database", help="A PostgreSQL URL for all parties, each in a schema of its own."
     ),
 ]
+Listen = Annotated[
+    str | None,
+    typer.Option(
+        "--listen",
+        help="Further IP addresses, with commas between, at which every party listens at its own "
+        "port, and chargers' cables at theirs: 192.0.2.7, 0.0.0.0, ::.",
+    ),
+]
+PublicUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--public-url",
+        help="What stands in certificates and answers, each party's port behind it "
+        "(https://192.0.2.7), or with {name} or {port} in it; the first address of --listen.",
+    ),
+]
+Https = Annotated[
+    bool | None,
+    typer.Option(
+        "--https/--no-https",
+        help="TLS at the addresses of --listen, with a certificate of the ecosystem's own CA.",
+    ),
+]
+HttpsCertificate = Annotated[
+    Path | None,
+    typer.Option("--https-certificate", help="TLS with this certificate and chain instead (PEM)."),
+]
+HttpsKey = Annotated[
+    Path | None,
+    typer.Option("--https-key", help="Its private key, where it lies in a file of its own (PEM)."),
+]
+ClientCa = Annotated[
+    Path | None,
+    typer.Option("--client-ca", help="Clients show a certificate by one of these CAs (PEM)."),
+]
+ClientCertificates = Annotated[
+    str | None,
+    typer.Option(
+        "--client-certificates", help=f"With --client-ca: {' or '.join(CLIENT_CERTIFICATES)}."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Answer in JSON on stdout.")]
 
 
@@ -78,6 +120,7 @@ def chosen_ecosystem(
     backdate: str | None = None,
     lifetimes: Sequence[str] | None = None,
     database: str | None = None,
+    reach: Mapping[str, Any] | None = None,
 ) -> Ecosystem:
     """The ecosystem that the options name. EcosystemError says what does not fit."""
     if file is None and Path("ecosystem.toml").is_file():
@@ -103,6 +146,8 @@ def chosen_ecosystem(
         ecosystem = replace(ecosystem, backdate=read_backdate(backdate, "--backdate"))
     if lifetimes:
         ecosystem = replace(ecosystem, lifetimes=_lifetimes(ecosystem, lifetimes))
+    if reach:
+        ecosystem = ecosystem.with_reach(reach)
     if faults:
         ecosystem = replace(ecosystem, faults=True)
     return ecosystem.with_policies(chosen)

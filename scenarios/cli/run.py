@@ -9,18 +9,26 @@ import typer
 from rich.table import Table
 
 from services.common.clock import Clock
-from services.ecosystem import Ecosystem, party_secret
+from services.common.tls import ca_file
+from services.ecosystem import Ecosystem, PartyConfig, party_secret
 
 from .options import (
     At,
     Backdate,
+    ClientCa,
+    ClientCertificates,
     DatabaseUrl,
     DataFolder,
     EcosystemFile,
     Faults,
+    Https,
+    HttpsCertificate,
+    HttpsKey,
     Json,
     Lifetimes,
+    Listen,
     Policies,
+    PublicUrl,
     TrustModelName,
     chosen_ecosystem,
 )
@@ -37,6 +45,13 @@ def up(
     lifetime: Lifetimes = None,
     faults: Faults = False,
     database: DatabaseUrl = None,
+    listen: Listen = None,
+    public_url: PublicUrl = None,
+    https: Https = None,
+    https_certificate: HttpsCertificate = None,
+    https_key: HttpsKey = None,
+    client_ca: ClientCa = None,
+    client_certificates: ClientCertificates = None,
     free_ports: Annotated[
         bool, typer.Option("--free-ports", help="Any free ports instead of the file's.")
     ] = False,
@@ -58,6 +73,15 @@ def up(
         backdate=backdate,
         lifetimes=lifetime,
         database=database,
+        reach={
+            "listen": listen,
+            "public_url": public_url,
+            "https": https,
+            "https_certificate": https_certificate,
+            "https_key": https_key,
+            "client_ca": client_ca,
+            "client_certificates": client_certificates,
+        },
     )
     if free_ports:
         chosen = chosen.on_free_ports()
@@ -93,6 +117,13 @@ def serve(
     lifetime: Lifetimes = None,
     faults: Faults = False,
     database: DatabaseUrl = None,
+    listen: Listen = None,
+    public_url: PublicUrl = None,
+    https: Https = None,
+    https_certificate: HttpsCertificate = None,
+    https_key: HttpsKey = None,
+    client_ca: ClientCa = None,
+    client_certificates: ClientCertificates = None,
     workers: Annotated[
         int, typer.Option("--workers", help="Processes that share the party's socket.")
     ] = 1,
@@ -113,13 +144,47 @@ def serve(
         backdate=backdate,
         lifetimes=lifetime,
         database=database,
+        reach={
+            "listen": listen,
+            "public_url": public_url,
+            "https": https,
+            "https_certificate": https_certificate,
+            "https_key": https_key,
+            "client_ca": client_ca,
+            "client_certificates": client_certificates,
+        },
     )
     party = chosen.party(name)
-    err.print(f"{party.title} at {party.url}")
+    err.print(f"{party.title} at {party.url}{_reached(party)}")
     if workers == 1:
         asyncio.run(serve_parties(chosen, [name]))
     else:
         serve_with_workers(chosen, name, workers)
+
+
+def _reached(party: PartyConfig) -> str:
+    """Where others reach a party, behind where it is."""
+    return "" if party.seen_at == party.url else f", for others {party.seen_at}"
+
+
+def _print_reach(ecosystem: Ecosystem) -> None:
+    """How others reach it, where they do; what a client needs for that."""
+    reach = ecosystem.reach
+    first = next(iter(ecosystem.parties.values()))
+    if reach.listen:
+        out.print(f"All listen at {', '.join(reach.listen)} too, each at its own port", end="")
+        out.print(f", with {reach.scheme}.")
+    if first.seen_at != first.url:
+        out.print(f"Certificates and answers name [bold]{first.seen_at}[/] and so on.")
+    elif reach.listen:
+        out.print("Certificates go on naming loopback: say --public-url for what others see.")
+    if (ca := ca_file(ecosystem)) is not None:
+        out.print(f"Clients trust [bold]{ca}[/]: curl --cacert {ca} {first.seen_at}/healthz")
+    if reach.client_ca is not None:
+        out.print(
+            f"Certificates of clients are {reach.client_certificates or 'required'}, by a CA of "
+            f"{reach.client_ca}."
+        )
 
 
 def _who(ecosystem: Ecosystem) -> dict[str, Any]:
@@ -132,6 +197,7 @@ def _who(ecosystem: Ecosystem) -> dict[str, Any]:
                 "kind": party.kind,
                 "title": party.title,
                 "url": party.url,
+                "public_url": party.seen_at,
                 "scope_id": party.scope_id,
                 "client_secret": party_secret(party.name),
                 **({"cable": party.options["cable"]} if "cable" in party.options else {}),
@@ -153,6 +219,7 @@ def _print_who(ecosystem: Ecosystem) -> None:
         known_as = party.scope_id or party.options.get("evse_id", "")
         table.add_row(party.name, party.kind, known_as, party.url)
     out.print(table)
+    _print_reach(ecosystem)
     setting = Clock.read_in(ecosystem.data, ecosystem.clock_offset)
     if setting.offset or setting.standing:
         out.print(f"The clock shows [bold]{setting.now():%F %T}Z[/] (pnclab clock show).")

@@ -1,4 +1,4 @@
-"""The charger's end of the cable: V2GTP frames over a TCP connection on loopback.
+"""The charger's end of the cable: V2GTP frames over a TCP connection.
 
 One connection is one session. Frames are bounded, a silent peer is dropped after the
 sequence timeout, and whatever a peer sends costs its own session and nothing else.
@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from services.common.events import Event, current_unit, unit_of_work
+from services.common.listening import listening
 from services.common.marks import marks_of
 from v2g import exi
 from v2g.messages import iso2, sap
@@ -38,17 +39,26 @@ class Cable:
 
     def __init__(self, charger: Charger) -> None:
         self.charger = charger
-        self._server: asyncio.Server | None = None
+        self._listening = contextlib.ExitStack()
+        self._servers: list[asyncio.Server] = []
         self._sessions: set[asyncio.Task[Any]] = set()
 
     async def open(self) -> None:
-        if self._server is None:
-            host, port = self.charger.party.config.cable_address
-            self._server = await asyncio.start_server(self._connected, host, port)
+        """Listen, at the same port of each address where the ecosystem is reached. StartError."""
+        if self._servers:
+            return
+        party = self.charger.party
+        opened = listening(
+            f"{party.config.name}'s cable", party.config.cable_address, party.ecosystem.reach.listen
+        )
+        own, others = self._listening.enter_context(opened)
+        for listener in (own, *others):
+            self._servers.append(await asyncio.start_server(self._connected, sock=listener))
 
     async def close(self) -> None:
-        if self._server is not None:
-            self._server.close()
+        for server in self._servers:
+            server.close()
+        self._listening.close()
         for task in self._sessions:
             task.cancel()
         await asyncio.gather(*self._sessions, return_exceptions=True)

@@ -17,7 +17,7 @@ import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse
@@ -33,6 +33,9 @@ from .http_faults import Exchange
 from .jobs import Jobs
 from .party import Party
 from .problems import NotAsExpectedError, WrongUseError
+
+if TYPE_CHECKING:
+    from services.ecosystem import PartyConfig
 
 log = logging.getLogger("pnclab")
 
@@ -298,6 +301,16 @@ COMMON_DOORS: tuple[APIRouter, ...] = (
 )
 
 
+def _servers(config: PartyConfig) -> list[dict[str, str]] | None:
+    """The addresses that the OpenAPI description names, where there is more than its own."""
+    if config.seen_at == config.url:
+        return None
+    return [
+        {"url": config.seen_at, "description": "where others reach it"},
+        {"url": config.url, "description": "where the other parties call it"},
+    ]
+
+
 def build_app(
     party: Party,
     *,
@@ -337,6 +350,7 @@ def build_app(
         lifespan=lifespan,
         exception_handlers=opcp.HANDLERS,  # type: ignore[arg-type]
         separate_input_output_schemas=False,
+        servers=_servers(party.config),
     )
     app.state.party = party
     app.state.service = service

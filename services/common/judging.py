@@ -18,7 +18,6 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from cryptography import x509
 
@@ -242,14 +241,15 @@ class Judge:
     async def _fetch(
         self, certificate: x509.Certificate, issuer: x509.Certificate, url: str
     ) -> bytes | None:
-        responder = self._responder(url)
-        if responder is None:
+        found = self._responder(url)
+        if found is None:
             return None
+        responder, called_at = found
         try:
             status, answer = await self.party.http.send(
                 responder.name,
                 "POST",
-                url.replace(responder.seen_at, responder.url, 1),
+                called_at,
                 name="OCSP",
                 summary=f"{self.party.config.title} asks whether "
                 f"{readable(certificate.subject)} was revoked",
@@ -261,18 +261,13 @@ class Judge:
             return None  # the walker says "unavailable", and the policy what follows
         return answer if status == 200 else None
 
-    def _responder(self, url: str) -> PartyConfig | None:
-        """The party that is found at the host and port of ``url``; None: nobody is asked there."""
-        try:
-            parts = urlsplit(url)
-            wanted = (parts.hostname, parts.port or 80)
-        except ValueError:
-            return None
-        if parts.scheme != "http" or parts.username is not None:
-            return None
+    def _responder(self, url: str) -> tuple[PartyConfig, str] | None:
+        """The party that is found at ``url``, and where it is called for that: parties call each
+        other at addresses of their own. None: nobody is asked there."""
         for party in self.party.ecosystem.parties.values():
-            if wanted in (party.address, party.seen_address):
-                return party
+            for known in (party.url, party.seen_at):
+                if url.startswith(f"{known}/"):
+                    return party, party.url + url.removeprefix(known)
         return None
 
 

@@ -10,3 +10,7 @@ class WrongUseError(Exception):
 
 class NotAsExpectedError(Exception):
     """What was asked for did not come out as it should (exit code 1)."""
+
+
+class StartError(NotAsExpectedError):
+    """A party could not start; the message says which and why."""

@@ -24,7 +24,8 @@ class PlugBody(BaseModel):
 
 
 class OutletBody(BaseModel):
-    """Where the car's V2GTP connection goes: host:port (SDP's part, on loopback)."""
+    """Where the car's V2GTP connection goes: host:port (SDP's part), on loopback for who calls
+    there, else where others reach the charger."""
 
     evse_id: str
     cable: str
@@ -57,6 +58,14 @@ def _service(request: Request) -> Charger:
     return service
 
 
+def _cable(request: Request) -> str:
+    """The cable as it is reached from where this call came in."""
+    config = _service(request).party.config
+    own, _port = config.address
+    here: str = (request.scope.get("server") or (own,))[0]
+    return config.options["cable"] if here == own else config.cable_seen_from(here)
+
+
 @router.get("/status")
 async def status(request: Request, _caller: AnyCaller) -> StatusBody:
     """What the charger shows: meter, who is plugged in, its certificate."""
@@ -64,7 +73,7 @@ async def status(request: Request, _caller: AnyCaller) -> StatusBody:
     row = await charger.certificate()
     return StatusBody(
         evse_id=charger.evse_id,
-        cable=charger.party.config.options["cable"],
+        cable=_cable(request),
         meter_wh=await charger.meter(),
         plugged_in=sorted(charger.plugs),
         certificate=b64_chain(from_pem(row.chain)) if row else [],
@@ -90,7 +99,7 @@ async def plug_in(
     this call."""
     charger = _service(request)
     await charger.plug_in(body.evccid, caller.client)
-    return OutletBody(evse_id=charger.evse_id, cable=charger.party.config.options["cable"])
+    return OutletBody(evse_id=charger.evse_id, cable=_cable(request))
 
 
 @router.delete("/plugs/{evccid}", status_code=204)
