@@ -155,6 +155,8 @@ class Application:
     """The applicant has its sub-CAs from the V2G root where the trust model lets it choose."""
     car_registered: bool = True
     """A contract: whether the car is in the provisioning pool."""
+    any_name: bool = False
+    """A charger: its name need not be an EVSEID."""
     name_taken: bool = False
     """Whether a certificate of this role for this name is out, for another key."""
 
@@ -251,6 +253,8 @@ def _hangs_here(case: _Case) -> str | None:
 
 
 def _evse(case: _Case) -> str | None:
+    if case.application.any_name:
+        return None if case.application.name else "there is no common name"
     try:
         EVSEID.parse(case.application.name, strict=case.strict)
     except IdentifierError as error:
@@ -260,7 +264,11 @@ def _evse(case: _Case) -> str | None:
 
 def _own_evse(case: _Case) -> str | None:
     asks = case.application
-    operator = EVSEID.parse(asks.name, strict=False).operator_id
+    try:
+        # Where any name will do, only one that is an EVSEID says whose it is.
+        operator = EVSEID.parse(asks.name, strict=asks.any_name).operator_id
+    except IdentifierError:
+        return None
     return _held_by(case, IdentifierKind.OPERATOR_ID, operator, f"the charger {asks.name}")
 
 

@@ -148,9 +148,15 @@ POLICIES: Mapping[str, Policy] = {
         ("refuse", "allow"),
         "whether a contract certificate that has expired may still ask for its update",
     ),
+    "secc_names": Policy(
+        ("evseid", "free"),
+        "what a charger's certificate may be issued to: an EVSEID of its operator, or any name "
+        "such as `cp001`",
+    ),
 }
 
 POLICIES_OF: Mapping[str, tuple[str, ...]] = {
+    "v2g-root": ("secc_names",),
     "pcp": ("identifiers", "oem_revocation", "anchors"),
     "mo": ("identifiers", "oem_revocation", "anchors", "renewals", "offline_sessions"),
     "cps": ("identifiers", "contract_revocation", "anchors"),

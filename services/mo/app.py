@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from services.ca.doors import admin, importing, public
+from services.ca.doors import admin, est, importing, public
 from services.common.app import build_app
 from services.common.party import Party
 from services.ecosystem import Ecosystem
@@ -21,7 +21,14 @@ def create(ecosystem: Ecosystem, name: str) -> FastAPI:
         party,
         description="A mobility operator: drivers, contracts, authorizations, invoices.",
         service=service,
-        doors=(contracts.router, settlement.router, public.router, importing.router, admin.router),
+        doors=(
+            contracts.router,
+            settlement.router,
+            public.router,
+            est.router,
+            importing.router,
+            admin.router,
+        ),
         prepare=service.prepare,
         rounds=(
             service.ca.succession.keep_current,

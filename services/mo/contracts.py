@@ -23,12 +23,15 @@ from sqlalchemy.orm import Session
 
 from pki.contract_key import EncryptedContractKey, encrypt_contract_key
 from pki.identifiers import EMAID, PCID, IdentifierError
+from pki.issuing import CertificateRequest
 from pki.keys import SoftwareKey
 from pki.names import Subject
 from pki.policy import Application
 from pki.profiles import Role
-from services.ca.service import NOT_ISSUED, CertificateAuthority, role_domain
+from services.ca.enrolment import Known, certified, is_taken, issued_to, leaf_subject
+from services.ca.service import NOT_ISSUED, CertificateAuthority, Issued, role_domain
 from services.common import answers
+from services.common.auth import Caller
 from services.common.certificates import (
     b64,
     b64_chain,
@@ -241,6 +244,34 @@ class Contracts:
     async def cancel(self, text: str) -> ContractRow:
         """End the contract; its certificate stays good, the account does not pay any more."""
         return await self._end(await self.get(text), "cancelled")
+
+    async def enrolled(
+        self, request: CertificateRequest, caller: Caller, renews: Known | None
+    ) -> Issued:
+        """A contract certificate for an operator that keeps its contracts elsewhere: it is
+        issued, and brought to the provisioning service by whoever asked."""
+        config = self.party.config
+        caller.must_own(config.scope_id or config.name, f"the operator {config.title}")
+        emaid = self.emaid(request.subject.common_name)
+        wire = emaid.normal + (emaid.check_digit or "")
+        known = await issued_to(self.ca, Role.CONTRACT, (emaid.normal, wire))
+        ours = await self.party.database.read(
+            lambda session: session.get(ContractRow, emaid.normal)
+        )
+        if ours is not None or (renews is None and is_taken(self.ca, known, request)):
+            raise Refusal(
+                409,
+                "emaid_taken",
+                f"csr: CN: {emaid} has a certificate for another key; a new key takes its place "
+                "by simplereenroll"
+                if ours is None
+                else f"csr: CN: {emaid} is a contract whose certificates the operator renews "
+                "itself",
+            )
+        subject = leaf_subject(self.ca, Role.CONTRACT, wire, self.party.organisation)
+        return await certified(
+            self.ca, Role.CONTRACT, subject, request, known, again=renews is not None
+        )
 
     # ------------------------------------------------------------------ steps
 

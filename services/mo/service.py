@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pki.profiles import Role
+from services.ca.enrolment import Counter, Enrolment
 from services.ca.importing import take_up
 from services.ca.service import CertificateAuthority
 from services.common.party import Party
@@ -29,6 +30,11 @@ class MobilityOperator:
         )
         self.accounts = Accounts(party)
         self.contracts = Contracts(party, self.ca)
+        self.enrolment = Enrolment(
+            self.ca,
+            (Counter("mo", Role.CONTRACT, ("mo",), self.contracts.enrolled),),
+            anchors=lambda: [one.certificate for one in self.contracts.judge.store.anchors],
+        )
         self.renewals = Renewals(party, self.contracts)
         self.transfers = Transfers(party, self.contracts)
         self.settlement = Settlement(party, self.contracts)

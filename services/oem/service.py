@@ -20,6 +20,15 @@ from pki.names import Subject
 from pki.policy import Application
 from pki.profiles import Role
 from pki.trust import Holder
+from services.ca.enrolment import (
+    Counter,
+    Enrolment,
+    Known,
+    certified,
+    is_taken,
+    issued_to,
+    leaf_subject,
+)
 from services.ca.importing import take_up
 from services.ca.service import NOT_ISSUED, CertificateAuthority, Issued, role_domain
 from services.common.auth import Caller
@@ -60,6 +69,9 @@ class VehicleMaker:
             readers=("vehicle",),
         )
         party.keepers["over-the-air"] = self.over_the_air
+        self.enrolment = Enrolment(
+            self.ca, (Counter("oem", Role.OEM_PROVISIONING, ("oem",), self._enrolled),)
+        )
         # PCIDs of cars that a request is completing right now.
         self._under_way: set[str] = set()
 
@@ -214,6 +226,33 @@ class VehicleMaker:
             "not_yours",
             f"pcid: the car {row.pcid} was not built by client {caller.client}: {why}",
             {"rule": "car.owner"},
+        )
+
+    async def _enrolled(
+        self, request: CertificateRequest, caller: Caller, renews: Known | None
+    ) -> Issued:
+        """A provisioning certificate for a car that its maker builds elsewhere: it is issued,
+        and registered with the pool by whoever asked."""
+        config = self.party.config
+        caller.must_own(config.scope_id or config.name, f"the maker {config.title}")
+        pcid = self._pcid(request.subject.common_name)
+        known = await issued_to(self.ca, Role.OEM_PROVISIONING, (pcid,))
+        if renews is None and is_taken(self.ca, known, request):
+            raise Refusal(
+                409,
+                "pcid_taken",
+                f"csr: CN: {pcid} has a certificate for another key; a new key takes its place "
+                "by simplereenroll",
+                {"rule": "car.once"},
+            )
+        subject = leaf_subject(self.ca, Role.OEM_PROVISIONING, pcid, self.party.organisation)
+        return await certified(
+            self.ca,
+            Role.OEM_PROVISIONING,
+            subject,
+            request,
+            known,
+            again=renews is not None,
         )
 
     async def _now(

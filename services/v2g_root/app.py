@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from services.ca.doors import admin, importing, public
+from services.ca.doors import admin, est, importing, public
 from services.common.app import build_app
 from services.common.party import Party
 from services.ecosystem import Ecosystem
@@ -22,7 +22,14 @@ def create(ecosystem: Ecosystem, name: str) -> FastAPI:
         description="The V2G root CA, its sub-CAs for charge point operators and provisioning "
         "services, and the leaves that they issue.",
         service=service,
-        doors=(api.router, registrations.router, public.router, importing.router, admin.router),
+        doors=(
+            api.router,
+            registrations.router,
+            public.router,
+            est.router,
+            importing.router,
+            admin.router,
+        ),
         prepare=service.prepare,
         rounds=(service.ca.succession.keep_current,),
     )

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from pki.issuing import CertificateRequest, CertificateRequestError, read_certificate_request
 from pki.names import Subject
 from pki.policy import APPLICANTS, KNOWN_BY, Application, Registry
 from pki.profiles import Role
+from services.ca.enrolment import (
+    Counter,
+    Enrolment,
+    Known,
+    certified,
+    in_use,
+    issued_to,
+    leaf_subject,
+)
 from services.ca.importing import take_up
-from services.ca.service import CertificateAuthority, Issued, role_domain
+from services.ca.service import CertificateAuthority, Issued
 from services.common.auth import Caller
 from services.common.certificates import public_key_digest
 from services.common.errors import Refusal
@@ -31,6 +42,13 @@ class V2GRootOperator:
         self.party = party
         self.ca = CertificateAuthority(party, CA, ROLES)
         self.registrations = Registrations(party)
+        self.enrolment = Enrolment(
+            self.ca,
+            (
+                Counter("cpo", Role.SECC, ("cpo",), partial(self._leaf, Role.SECC)),
+                Counter("cps", Role.CPS, ("cps",), partial(self._leaf, Role.CPS)),
+            ),
+        )
 
     async def prepare(self) -> None:
         await self.registrations.seed()
@@ -54,20 +72,23 @@ class V2GRootOperator:
         if not caller.is_admin and caller.role not in APPLICANTS[wanted]:
             # Who has no business here is told so before its request is read.
             self._must_be_allowed(wanted, "", caller, registry)
-        request = _request(csr)
+        return await self._leaf(wanted, _request(csr), caller, None)
+
+    async def _leaf(
+        self, role: Role, request: CertificateRequest, caller: Caller, renews: Known | None
+    ) -> Issued:
         name = request.subject.common_name
-        self._must_be_allowed(wanted, name, caller, registry)
-        return await self.ca.issue(
-            wanted,
-            subject=Subject(
-                common_name=name,
-                organization=self._organisation(caller, registry),
-                country=self.party.ecosystem.country,
-                domain_components=role_domain(wanted, self.party),
-            ),
-            public_key=request.public_key,
-            request_key=f"{wanted.value}:{name}:{public_key_digest(request.public_key)}",
-        )
+        registry = await self.registrations.all()
+        self._must_be_allowed(role, name, caller, registry)
+        subject = leaf_subject(self.ca, role, name, self._organisation(caller, registry))
+        known = await issued_to(self.ca, role, (name,))
+        for one in known:
+            holder = Subject.of(one.certificate.subject).organization
+            if not caller.is_admin and in_use(self.ca, one) and holder != subject.organization:
+                raise Refusal(
+                    403, "not_yours", f"csr: CN: {name!r} is the name of a certificate of {holder}"
+                )
+        return await certified(self.ca, role, subject, request, known, again=renews is not None)
 
     async def certify_authority(self, role: str, csr: bytes, caller: Caller) -> Issued:
         """A sub-CA of another party, where the trust model hangs it under the V2G root."""
@@ -92,20 +113,29 @@ class V2GRootOperator:
     def _must_be_allowed(self, role: Role, name: str, caller: Caller, registry: Registry) -> None:
         applicant = _applicant(caller, registry)
         config = self.party.ecosystem.parties.get(applicant)
-        must_be_allowed(
-            self.party,
-            Application(
-                role,
-                name,
-                issuer=self.party.config.name,
-                applicant=applicant,
-                kind=caller.role,
-                for_administrator=caller.is_admin,
-                hosted=config is None or config.options.get("root") == "v2g",
-            ),
-            registry,
-            field="csr: CN" if role is Role.SECC and name else "",
-        )
+        try:
+            must_be_allowed(
+                self.party,
+                Application(
+                    role,
+                    name,
+                    issuer=self.party.config.name,
+                    applicant=applicant,
+                    kind=caller.role,
+                    for_administrator=caller.is_admin,
+                    hosted=config is None or config.options.get("root") == "v2g",
+                    any_name=self.party.config.policy["secc_names"] == "free",
+                ),
+                registry,
+                field="csr: CN" if role is Role.SECC and name else "",
+            )
+        except Refusal as refusal:
+            if refusal.code == "not_an_evseid":
+                refusal.message += (
+                    "; with the policy secc_names = free of the V2G root operator (`pnclab up "
+                    "--policy secc_names=free`) chargers may have any name"
+                )
+            raise
 
     def _organisation(self, caller: Caller, registry: Registry) -> str:
         known = registry.party(_applicant(caller, registry))
