@@ -49,6 +49,7 @@ KINDS: Mapping[str, str] = {
     "cpo": "charge point operator",
     "charger": "a charger (SECC)",
     "vehicle": "vehicles (EVCC)",
+    "platform": "platform: one address, and one token, for the doors of the pools and CAs",
 }
 
 # The databases that a party can live on: their URLs begin with one of these.
@@ -70,6 +71,7 @@ USES: Mapping[str, tuple[str, ...]] = {
     "cpo": ("rcp", "ccp", "v2g-root"),
     "charger": ("cpo", "rcp"),
     "vehicle": ("oem", "rcp"),
+    "platform": ("rcp", "pcp", "cps", "ccp", "v2g-root"),
 }
 
 

@@ -53,6 +53,7 @@ APPS = {
     "cpo": "services.cpo.app",
     "charger": "services.charger.app",
     "vehicle": "services.vehicle.app",
+    "platform": "services.platform.app",
 }
 
 # Seconds; longer than callers keep an idle connection, so that they close it and not we.

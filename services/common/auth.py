@@ -6,6 +6,9 @@ or operator id. The clients come from the ecosystem file: every party is one, an
 a few more are seeded for people; more can be brought in while it runs (``/clients``). The
 tokens of a client that was brought in end with it: the worker that let it go knows at once,
 others within a second. Token times are ecosystem time.
+
+A platform signs its tokens (:mod:`.web_tokens`), and every party takes them beside its own:
+who wants one token for all doors asks there.
 """
 
 from __future__ import annotations
@@ -25,10 +28,12 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
+from pki.keys import Signer
 from services.ecosystem import Client
 
 from .clock import Clock
 from .errors import Refusal
+from .web_tokens import ALGORITHM, PublishedKeys, key_named, public_jwk, signed
 
 LIFETIME = timedelta(hours=24)
 # Seconds for which it is taken as known which clients were brought in.
@@ -42,6 +47,8 @@ class Caller:
     client: str
     role: str
     scope_id: str | None = None
+    # The services that a platform's token is for; None: the token is of the party itself.
+    services: frozenset[str] | None = None
 
     @property
     def is_admin(self) -> bool:
@@ -67,6 +74,19 @@ class TokenBody(BaseModel):
     scope: str
 
 
+# What a platform calls the services that a role may use (OPCP, authentication).
+SERVICES = {
+    "admin": ("rcpservice", "pcpservice", "cpservice", "ccpservice", "pkigateway"),
+    "oem": ("rcpservice", "pcpservice", "cpservice", "ccpservice", "pkigateway"),
+    "mo": ("rcpservice", "pcpservice", "cpservice", "ccpservice", "pkigateway"),
+    "cpo": ("rcpservice", "cpservice", "ccpservice", "pkigateway"),
+    "cps": ("rcpservice", "pcpservice", "cpservice", "ccpservice", "pkigateway"),
+}
+EVERYBODYS = ("rcpservice",)
+# The claim beside ``<audience>/role`` that says for whom a client speaks.
+SCOPE_CLAIMS = {"oem": "pcid", "mo": "emaid"}
+
+
 class TokenIssuer:
     """Issues and checks the tokens of one party."""
 
@@ -77,34 +97,55 @@ class TokenIssuer:
         clients: list[Client],
         clock: Clock,
         brought: Callable[[], Awaitable[Sequence[Client]]] | None = None,
+        published: PublishedKeys | None = None,
     ) -> None:
-        """``clients`` are those of the ecosystem file; ``brought`` reads who was brought in."""
+        """``clients`` are those of the ecosystem file; ``brought`` reads who was brought in;
+        ``published`` are the keys of the platforms whose tokens are good here too."""
         self.audience = audience
         self._secret = secret
         self._clients = {client.id: client for client in clients}
         self._clock = clock
         self._read_brought = brought
+        self._published = published
         self._brought: dict[str, Client] = {}
         self._look_due = 0.0
+        self._signer: Signer | None = None
+        self._jwk: dict[str, str] = {}
 
-    def issue(
-        self,
-        client_id: str,
-        client_secret: str,
-        brought: Client | None = None,
-        *,
-        life: timedelta = LIFETIME,
-    ) -> TokenBody:
-        """A token for a client of the ecosystem file, or for one that was brought in."""
+    def sign_with(self, signer: Signer) -> None:
+        """From now on tokens are signed with this key, and good at all parties (a platform)."""
+        self._signer = signer
+        self._jwk = public_jwk(signer.public_key)
+
+    @property
+    def jwks(self) -> list[dict[str, str]]:
+        """The public keys by which this party's tokens are checked elsewhere."""
+        return [self._jwk] if self._jwk else []
+
+    def client(self, client_id: str, client_secret: str, brought: Client | None = None) -> Client:
+        """A client of the ecosystem file, or the one that was brought in. Refusal 401."""
         client = self._clients.get(client_id, brought)
         if client is None or not hmac.compare_digest(
             client.secret.encode(), client_secret.encode(errors="surrogatepass")
         ):
             raise Refusal(401, "invalid_client", "no client with this id and secret is known here")
+        return client
+
+    def issue(
+        self,
+        client: Client,
+        *,
+        life: timedelta = LIFETIME,
+        audience: str | None = None,
+        scope: str | None = None,
+    ) -> TokenBody:
+        """A token for ``client``; of a platform for these services (``scope``) only.
+
+        Refusal 400 where its role has no business with any of them."""
         now = self._clock.now()
         claims: dict[str, Any] = {
             "iss": self.audience,
-            "aud": self.audience,
+            "aud": audience or self.audience,
             "sub": client.id,
             "role": client.role,
             "iat": int(now.timestamp()),
@@ -114,14 +155,24 @@ class TokenIssuer:
             claims["scope_id"] = client.scope_id
         if client.id not in self._clients:
             claims["brought"] = self._mark(client)
-        return TokenBody(
-            access_token=jwt.encode(claims, self._secret, "HS256"),
-            expires_in=int(LIFETIME.total_seconds()),
-            scope=client.role,
-        )
+        if self._signer is None:
+            claims["aud"] = self.audience
+            told, token = client.role, jwt.encode(claims, self._secret, "HS256")
+        else:
+            told = _services(client, scope)
+            claims["scope"] = told
+            claims[f"{claims['aud']}/role"] = client.role
+            if client.scope_id and client.role in SCOPE_CLAIMS:
+                claims[f"{claims['aud']}/{SCOPE_CLAIMS[client.role]}"] = client.scope_id
+            token = signed(claims, self._signer, self._jwk["kid"])
+        return TokenBody(access_token=token, expires_in=int(LIFETIME.total_seconds()), scope=told)
 
     async def admit(self, token: str) -> Caller:
         """Who calls with this token. Refusal 401 where it is not, or no longer, good for that."""
+        kid = key_named(token)
+        if kid is not None and not self._is_own(kid):
+            key = await self._published.find(kid) if self._published else None
+            return _caller_of(self._claims(token, key))
         claims = self._claims(token)
         if claims["sub"] not in self._clients and self._read_brought is not None:
             if time.monotonic() >= self._look_due:
@@ -131,7 +182,11 @@ class TokenIssuer:
         return self._caller(claims)
 
     def check(self, token: str) -> Caller:
-        """:meth:`admit` by what was known last of the clients that were brought in."""
+        """:meth:`admit` by what was known last of platforms and of brought clients."""
+        kid = key_named(token)
+        if kid is not None and not self._is_own(kid):
+            key = self._published.known(kid) if self._published else None
+            return _caller_of(self._claims(token, key))
         return self._caller(self._claims(token))
 
     def forget(self) -> None:
@@ -158,18 +213,31 @@ class TokenIssuer:
             raise Refusal(
                 401, "client_gone", f"client {claims['sub']} is let in no more, nor its tokens"
             )
-        return Caller(claims["sub"], claims.get("role", ""), claims.get("scope_id"))
+        return _caller_of(claims)
 
-    def _claims(self, token: str) -> dict[str, Any]:
-        """What a token of this party says that is good now."""
+    def _is_own(self, kid: str) -> bool:
+        return self._signer is not None and kid == self._jwk["kid"]
+
+    def _claims(self, token: str, published: Any = None) -> dict[str, Any]:
+        """What a token that is good now says: one of this party, or of who ``published`` a key."""
+        key: Any = self._secret
+        algorithm = "HS256"
+        if key_named(token) is not None:
+            key, algorithm = published, ALGORITHM
+            if published is None and self._signer is not None:
+                key = self._signer.public_key
         try:
+            if key is None:
+                raise jwt.InvalidTokenError("no platform of this ecosystem signed it")
             claims: dict[str, Any] = jwt.decode(
                 token,
-                self._secret,
-                ["HS256"],
+                key,
+                [algorithm],
                 audience=self.audience,
                 options={
                     "require": ["exp", "sub", "aud"],
+                    # A platform's token is for whichever address its client calls the doors by.
+                    "verify_aud": algorithm == "HS256",
                     # Expiry is judged below, by ecosystem time.
                     "verify_exp": False,
                     "verify_iat": False,
@@ -181,6 +249,31 @@ class TokenIssuer:
         if expires <= self._clock.now():
             raise Refusal(401, "expired_token", f"the bearer token expired at {expires:%F %T}Z")
         return claims
+
+
+def _caller_of(claims: dict[str, Any]) -> Caller:
+    scope = claims.get("scope")
+    return Caller(
+        str(claims["sub"]),
+        str(claims.get("role", "")),
+        claims.get("scope_id"),
+        frozenset(scope.split()) if isinstance(scope, str) else None,
+    )
+
+
+def _services(client: Client, wanted: str | None) -> str:
+    """The services of a platform that a client may use, or those of them that it wants."""
+    allowed = SERVICES.get(client.role, EVERYBODYS)
+    asked = wanted.split() if wanted else allowed
+    # What a client asks for beyond that it does not get, as with the real platforms.
+    granted = [service for service in allowed if service in asked]
+    if not granted:
+        raise Refusal(
+            400,
+            "invalid_scope",
+            f"scope: none of it is for a {client.role}, whose services are {', '.join(allowed)}",
+        )
+    return " ".join(granted)
 
 
 def allow(*roles: str) -> Callable[[Request], Awaitable[Caller]]:
@@ -235,6 +328,7 @@ _TOKEN_BODY = {
                         "client_id": {"type": "string"},
                         "client_secret": {"type": "string"},
                         "scope": {"type": "string"},
+                        "audience": {"type": "string"},
                     },
                 },
                 "example": {
@@ -254,7 +348,8 @@ async def token(request: Request) -> Any:
     """Exchange client credentials for a bearer token.
 
     The body is a form or JSON; credentials may come by HTTP Basic instead. Errors have
-    the shape of RFC 6749 section 5.2.
+    the shape of RFC 6749 section 5.2. A platform's token is good at all parties, for the
+    services in ``scope``.
     """
     try:
         fields = await _token_fields(request)
@@ -262,16 +357,23 @@ async def token(request: Request) -> Any:
             return _oauth_error(400, "unsupported_grant_type", "grant_type: client_credentials")
         party = request.app.state.party
         name = fields.get("client_id", "")
-        who = name, fields.get("client_secret", ""), await _brought(party, name)
-        issued = party.tokens.issue(*who)
+        client = party.tokens.client(
+            name, fields.get("client_secret", ""), await _brought(party, name)
+        )
+        if party.config.kind == "platform" and not party.tokens.jwks:
+            raise Refusal(503, "temporarily_unavailable", "the platform has no key yet")
         # Who is to clear the fault is hit by it only under its own name.
         fault = await party.faults.at(
             "token",
-            when=lambda one: issued.scope != "admin" or "caller" in one.target,
-            caller=who[0],
+            when=lambda one: client.role != "admin" or "caller" in one.target,
+            caller=client.id,
         )
-        if fault is not None:
-            issued = party.tokens.issue(*who, life=timedelta(seconds=-1))
+        issued = party.tokens.issue(
+            client,
+            life=LIFETIME if fault is None else timedelta(seconds=-1),
+            audience=fields.get("audience"),
+            scope=fields.get("scope"),
+        )
     except Refusal as refusal:
         return _oauth_error(refusal.status, refusal.code, refusal.message)
     return JSONResponse(issued.model_dump(), headers={"Cache-Control": "no-store"})

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import aiohttp
+from yarl import URL
 
 from . import answers
 from .errors import PartyRefused, PartyUnreachable
@@ -44,6 +45,15 @@ class Answer:
     def read(self, shape: type[T]) -> T:
         """The body as a ``shape`` of :mod:`.answers`; PartyRefused (502) where it is not."""
         return answers.read(shape, self.party, self.content)
+
+
+@dataclass(frozen=True)
+class Exchanged:
+    """An answer as it came, whatever its status."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    content: bytes
 
 
 class Http:
@@ -81,7 +91,36 @@ class Http:
         params: dict[str, str] | None = None,
         timeout: float = DEFAULT_TIMEOUT,
     ) -> tuple[int, bytes]:
-        """One HTTP exchange, recorded as a hop; returns status and body.
+        """:meth:`exchange`; status and body of the answer."""
+        answer = await self.exchange(
+            receiver,
+            method,
+            url,
+            name=name,
+            summary=summary,
+            body=body,
+            content=content,
+            headers=headers,
+            params=params,
+            timeout=timeout,
+        )
+        return answer.status, answer.content
+
+    async def exchange(
+        self,
+        receiver: str,
+        method: str,
+        url: str | URL,
+        *,
+        name: str,
+        summary: str = "",
+        body: Any = None,
+        content: bytes | None = None,
+        headers: dict[str, str] | None = None,
+        params: dict[str, str] | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> Exchanged:
+        """One HTTP exchange, recorded as a hop. A URL object is sent as it is encoded.
 
         Raises PartyUnreachable when nothing, or something that is not HTTP, answers.
         """
@@ -94,17 +133,18 @@ class Http:
             content = json.dumps(body, separators=(",", ":")).encode()
             sent["Content-Type"] = "application/json"
         start = time.monotonic()
-        status, received, trouble = 0, b"", ""
+        answer, trouble = Exchanged(0, (), b""), ""
         try:
             async with asyncio.timeout(timeout):
-                status, received = await self._exchange(method, url, content, sent, params)
+                answer = await self._exchange(method, url, content, sent, params)
         except TimeoutError:
             trouble = f"no answer within {timeout:g} s"
-            raise PartyUnreachable(receiver, url, trouble, slow=True) from None
+            raise PartyUnreachable(receiver, str(url), trouble, slow=True) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             trouble = str(error) or type(error).__name__
-            raise PartyUnreachable(receiver, url, trouble) from None
+            raise PartyUnreachable(receiver, str(url), trouble) from None
         finally:
+            status, received = answer.status, answer.content
             spent = (time.monotonic() - start) * 1000
             asked, asked_raw = readable(content)
             answered, answered_raw = readable(received)
@@ -122,7 +162,7 @@ class Http:
                     else "ok",
                     data={
                         "method": method,
-                        "url": url,
+                        "url": str(url),
                         "status": status,
                         "request": asked,
                         "response": answered,
@@ -135,16 +175,16 @@ class Http:
                     id=hop,
                 )
             )
-        return status, received
+        return answer
 
     async def _exchange(
         self,
         method: str,
-        url: str,
+        url: str | URL,
         content: bytes | None,
         headers: dict[str, str],
         params: dict[str, str] | None,
-    ) -> tuple[int, bytes]:
+    ) -> Exchanged:
         """Send, and once more when a kept connection turns out to be closed by the other side.
 
         What parties ask of each other may be asked twice: the same again has the same answer.
@@ -160,7 +200,9 @@ class Http:
                     timeout=_NO_TIMEOUT,
                     allow_redirects=False,
                 ) as response:
-                    return response.status, await _bounded(response)
+                    return Exchanged(
+                        response.status, tuple(response.headers.items()), await _bounded(response)
+                    )
             except aiohttp.ClientConnectorError:
                 raise
             except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):

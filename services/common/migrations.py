@@ -38,6 +38,7 @@ STORES = {
     "cpo": "services.cpo.store",
     "charger": "services.charger.store",
     "vehicle": "services.vehicle.store",
+    "platform": "services.platform.store",
 }
 
 

@@ -29,6 +29,7 @@ from .faults import Faults
 from .keystore import KeyStore, has_sealed_keys, sealing_secret
 from .migrations import upgrade
 from .tables import Tables
+from .web_tokens import PublishedKeys
 
 if TYPE_CHECKING:
     from .trust_stores import Keeper
@@ -62,15 +63,16 @@ class Party:
         self.entropy = Entropy(name, ecosystem.seed, self.config.secret_file.with_suffix(".starts"))
         self.keys = KeyStore(self.database, tables.key_row, secret, self.entropy)
         self.recorder = Recorder(name, self.clock)
+        self.http = Http(self)
         self.tokens = TokenIssuer(
             name,
             hmac.digest(secret, b"tokens", hashlib.sha256),
             ecosystem.all_clients(),
             self.clock,
             self._brought_clients,
+            PublishedKeys(self),
         )
         self.faults = Faults(self, tables)
-        self.http = Http(self)
         self.turns = asyncio.Semaphore(TURNS)
         # Who follows the events, and what ends that: the party stops.
         self.streams = asyncio.Semaphore(MAX_STREAMS)

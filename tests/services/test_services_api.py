@@ -209,6 +209,13 @@ ROLES: dict[str, dict[str, Any]] = {
         "POST /vehicles/{pcid}/sell": ADMIN,
         "POST /vehicles/{pcid}/lost": ADMIN,
     },
+    "platform": {
+        "GET /": PUBLIC,
+        "GET /golden/{pcid}": PUBLIC,
+        "PUT /seeds": ADMIN,
+        "GET /.well-known/jwks.json": PUBLIC,
+        "GET /test-token": PUBLIC,
+    },
 }
 
 # Where the right role is not enough, since the thing is somebody's: path and body for a car and a
@@ -439,6 +446,7 @@ def test_no_token_or_one_that_is_not_valid(world: World, operation: Operation) -
     secret = party.tokens._secret
     late = Clock(timedelta(days=-2))
     clients = world.ecosystem.all_clients()
+    admin = next(client for client in clients if client.role == "admin")
     expired = TokenIssuer(operation.party, secret, clients, late)
     elsewhere = TokenIssuer("another-party", secret, clients, party.clock)
     forged = TokenIssuer(operation.party, bytes(32), clients, party.clock)
@@ -446,9 +454,9 @@ def test_no_token_or_one_that_is_not_valid(world: World, operation: Operation) -
     deep = base64.urlsafe_b64encode(b"[" * 3000 + b"]" * 3000).decode().rstrip("=")
     tokens = {
         "garbage": "garbage",
-        "expired": expired.issue("admin", "admin-test-secret").access_token,
-        "of another party": elsewhere.issue("admin", "admin-test-secret").access_token,
-        "signed by another": forged.issue("admin", "admin-test-secret").access_token,
+        "expired": expired.issue(admin).access_token,
+        "of another party": elsewhere.issue(admin).access_token,
+        "signed by another": forged.issue(admin).access_token,
         "unsigned": jwt.encode(claims, None, "none"),
         "cut off": good[:-4],
         "without a signature": good.rpartition(".")[0] + ".",
@@ -642,6 +650,7 @@ ACCEPTED = {
     "POST /plugs",
     "POST /clients",
     "POST /registrations",
+    "PUT /seeds",
 }
 
 

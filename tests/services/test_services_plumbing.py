@@ -424,7 +424,8 @@ def test_tokens_by_the_ecosystems_clock() -> None:
     """Issued at one ecosystem time, they expire a day later by that time, not by the machine's."""
     secret = os.urandom(32)
     then = Clock(timedelta(days=3650))
-    token = TokenIssuer("here", secret, CLIENTS, then).issue("ada", "s3cret").access_token
+    issuer = TokenIssuer("here", secret, CLIENTS, then)
+    token = issuer.issue(issuer.client("ada", "s3cret")).access_token
     caller = TokenIssuer("here", secret, CLIENTS, then).check(token)
     assert (caller.client, caller.role, caller.scope_id) == ("ada", "mo", "DESUN")
     late = Clock(timedelta(days=3651, seconds=1))
@@ -440,14 +441,15 @@ def test_tokens_by_the_ecosystems_clock() -> None:
 
 def test_tokens_are_for_one_party_and_one_secret() -> None:
     secret = os.urandom(32)
-    token = TokenIssuer("here", secret, CLIENTS, Clock()).issue("bob", "other").access_token
+    issuer = TokenIssuer("here", secret, CLIENTS, Clock())
+    token = issuer.issue(issuer.client("bob", "other")).access_token
     for audience, key in (("there", secret), ("here", os.urandom(32))):
         with pytest.raises(Refusal) as refusal:
             TokenIssuer(audience, key, CLIENTS, Clock()).check(token)
         assert (refusal.value.status, refusal.value.code) == (401, "invalid_token")
     for client, password in (("bob", "s3cret"), ("eve", "other"), ("", ""), ("bob", "\ud800")):
         with pytest.raises(Refusal) as refusal:
-            TokenIssuer("here", secret, CLIENTS, Clock()).issue(client, password)
+            issuer.client(client, password)
         assert refusal.value.code == "invalid_client"
 
 

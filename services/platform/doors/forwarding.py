@@ -1,0 +1,93 @@
+"""The doors of other parties under the platform's address.
+
+Which paths there are, the parties' own routers say: a door that is added there is handed on
+here. What a call must carry, and what comes back, is in the descriptions of those doors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from fastapi import APIRouter, Request, Response
+from fastapi.routing import APIRoute
+from starlette.routing import Route
+
+from services.common.auth import Caller
+from services.common.errors import Refusal
+from services.platform.service import Platform
+
+# Kind of party ("ca": whichever has the CA that is asked) -> its routers that are handed on.
+HANDED_ON: tuple[tuple[str, APIRouter], ...] = ()
+
+# How a path begins -> the service that a token must be for (OPCP, authentication).
+SERVICE_OF = (
+    ("/v1/root", "rcpservice"),
+    ("/v1/oem", "pcpservice"),
+    ("/v1/cps", "cpservice"),
+    ("/v1/ccp", "ccpservice"),
+    ("/.well-known/", "pkigateway"),
+)
+_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
+
+
+def described() -> Iterable[APIRoute]:
+    """The routes that are handed on, for the platform's OpenAPI document."""
+    for _kind, router in HANDED_ON:
+        for route in router.routes:
+            if isinstance(route, APIRoute):
+                yield route
+
+
+def routes() -> list[Route]:
+    """A route for each path that is handed on; what method it takes, its party says."""
+    paths = {
+        (route.path, kind): None
+        for kind, router in HANDED_ON
+        for route in router.routes
+        if isinstance(route, APIRoute)
+    }
+    return [Route(path, _door(kind), methods=_METHODS) for path, kind in paths]
+
+
+def _door(kind: str):  # type: ignore[no-untyped-def]
+    async def hand_on(request: Request) -> Response:
+        platform: Platform = request.app.state.service
+        caller = await _caller(request, platform)
+        _must_be_for(caller, request.url.path)
+        domain = request.path_params.get("ca") or request.query_params.get("caDomain")
+        target = platform.serving(kind, caller, domain)
+        answer = await platform.hand_on(
+            target,
+            request.method,
+            _as_it_came(request),
+            request.headers.items(),
+            await request.body(),
+        )
+        response = Response(answer.content, answer.status)
+        for name, value in answer.headers:
+            response.headers.append(name, value)
+        return response
+
+    return hand_on
+
+
+async def _caller(request: Request, platform: Platform) -> Caller | None:
+    """Who calls; None where no token came along: what that means the party says."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        return None
+    return await platform.party.tokens.admit(token.strip())
+
+
+def _must_be_for(caller: Caller | None, path: str) -> None:
+    if caller is None or caller.services is None:
+        return
+    for beginning, service in SERVICE_OF:
+        if path.startswith(beginning) and service not in caller.services:
+            raise Refusal(403, "wrong_scope", f"this call needs a token for the service {service}")
+
+
+def _as_it_came(request: Request) -> str:
+    raw: bytes = request.scope.get("raw_path") or request.url.path.encode()
+    query: bytes = request.scope["query_string"]
+    return (raw.partition(b"?")[0] + (b"?" + query if query else b"")).decode("latin-1")
