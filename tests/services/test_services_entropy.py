@@ -127,7 +127,6 @@ def test_public_url_is_read_and_written(tmp_path: Path) -> None:
     )
     found = from_text(text, "file")
     assert found.party("sunmile").seen_at == "http://mo.example:80/x"
-    assert found.party("sunmile").seen_address == ("mo.example", 80)
     assert found.party("gridpass").seen_at == found.party("gridpass").url
     assert from_text(to_document(found), "again").parties == found.parties
     with pytest.raises(EcosystemError, match="public_url"):
