@@ -359,6 +359,8 @@ class Ecosystem:
     lifetimes: Mapping[Role, timedelta] = field(default_factory=dict)
     # Whether parties may be told to misbehave.
     faults: bool = False
+    # Whether parties may be told to go back to their known state.
+    resettable: bool = False
     # Where keys and identifiers come from: the machine's entropy, or a seed (for studies).
     seed: str | None = None
     # How others than its parties reach it.
@@ -561,6 +563,7 @@ def from_document(
         ("backdate", lambda: _backdate(head)),
         ("lifetimes", lambda: _lifetimes(document.get("lifetimes", {}), chosen_edition)),
         ("faults", lambda: _flag(head, "faults", "[ecosystem]")),
+        ("resettable", lambda: _flag(head, "resettable", "[ecosystem]")),
         ("seed", lambda: _text(head, "seed", "[ecosystem]") if "seed" in head else None),
         ("reach", lambda: _reach(head, folder)),
     ):
@@ -637,6 +640,7 @@ def to_document(ecosystem: Ecosystem) -> str:
         f"clock_offset = {ecosystem.clock_offset.total_seconds()}",
         f"backdate = {_quoted(duration_text(ecosystem.backdate))}",
         f"faults = {str(ecosystem.faults).lower()}",
+        f"resettable = {str(ecosystem.resettable).lower()}",
     ]
     lines += _reach_lines(ecosystem.reach)
     if ecosystem.seed is not None:
@@ -714,6 +718,7 @@ _HEAD = {
     "backdate",
     "database",
     "faults",
+    "resettable",
     "seed",
     *REACH_KEYS,
 }

@@ -230,6 +230,8 @@ async def serve(
             await asyncio.gather(starting, return_exceptions=True)
             return
         apps = starting.result()
+        if ecosystem.resettable:
+            await mark(ecosystem, apps, alone=alone)
         if on_all_ready is not None:
             on_all_ready()
         troubles = [asyncio.create_task(_trouble(name, app)) for name, app in apps.items()]
@@ -260,6 +262,11 @@ def serve_with_workers(ecosystem: Ecosystem, name: str, workers: int) -> None:
             f"--workers: under a seed a party has one process: {workers} would draw the same keys "
             "and identifiers"
         )
+    if ecosystem.resettable and workers > 1:
+        raise WorkersError(
+            "--workers: a party that goes back to a known state has one process: others would not "
+            "forget with it"
+        )
     if not 1 <= workers <= MAX_WORKERS:
         raise WorkersError(f"--workers: {workers} is not within 1 and {MAX_WORKERS}")
     if kind in ALONE and workers > 1:
@@ -270,6 +277,19 @@ def serve_with_workers(ecosystem: Ecosystem, name: str, workers: int) -> None:
         importlib.import_module(APPS[kind])  # once for all of them
         gc.freeze()
         _Supervisor(ecosystem, name, listeners, workers).run()
+
+
+async def mark(ecosystem: Ecosystem, apps: dict[str, FastAPI], *, alone: bool = False) -> None:
+    """Take what the parties have now as the state that they go back to, those that have one
+    already excepted; a party that starts ``alone`` does it when it is ready."""
+
+    async def one(app: FastAPI) -> None:
+        await app.state.preparation.ready.wait()
+        await app.state.party.known_state.mark(anew=False)
+
+    marking = asyncio.gather(*(one(app) for app in apps.values()))
+    if not alone:
+        await marking
 
 
 class _Supervisor:

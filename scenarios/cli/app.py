@@ -24,6 +24,7 @@ from . import (
     fault,
     init,
     pki,
+    reset,
     run,
     scenario,
     trust,
@@ -41,6 +42,7 @@ app = typer.Typer(
 app.command("demo")(demo.demo)
 app.command("up")(run.up)
 app.command("serve")(run.serve)
+app.command("reset")(reset.reset)
 app.command("bench")(bench.bench)
 app.command("endure")(endure.endure)
 app.command("init")(init.init)

@@ -46,6 +46,10 @@ At = Annotated[
 Faults = Annotated[
     bool, typer.Option("--faults", help="Let the parties have faults (`pnclab fault`).")
 ]
+Resettable = Annotated[
+    bool,
+    typer.Option("--resettable", help="Let the parties go back to a known state (`pnclab reset`)."),
+]
 Backdate = Annotated[
     str | None,
     typer.Option(
@@ -117,6 +121,7 @@ def chosen_ecosystem(
     at: str | None = None,
     *,
     faults: bool = False,
+    resettable: bool = False,
     backdate: str | None = None,
     lifetimes: Sequence[str] | None = None,
     database: str | None = None,
@@ -150,6 +155,8 @@ def chosen_ecosystem(
         ecosystem = ecosystem.with_reach(reach)
     if faults:
         ecosystem = replace(ecosystem, faults=True)
+    if resettable:
+        ecosystem = replace(ecosystem, resettable=True)
     return ecosystem.with_policies(chosen)
 
 

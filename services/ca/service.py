@@ -195,6 +195,7 @@ class CertificateAuthority:
         self._responders: dict[int, tuple[float, Authority]] = {}
         # By authority: one at a time looks its OCSP signer up, and renews it.
         self._renewing: dict[int, asyncio.Lock] = {}
+        party.at_reset.append(self.forget)
 
     # ------------------------------------------------------------- authorities
 
@@ -211,6 +212,13 @@ class CertificateAuthority:
     async def look(self) -> None:
         """Take over what another process made or lost."""
         await self._take_over(await self.party.database.read(self._holdings))
+
+    async def forget(self) -> None:
+        """The rows are others: look at all of them again."""
+        self._crls.clear()
+        self._responders.clear()
+        self._seen = ()
+        await self.look()
 
     def _holdings(self, session: Session) -> store.Holdings:
         return store.holdings(self.tables, self.party.tables.key_row, session)

@@ -59,9 +59,14 @@ class Cable:
         for server in self._servers:
             server.close()
         self._listening.close()
-        for task in self._sessions:
+        await self.end_sessions()
+
+    async def end_sessions(self) -> None:
+        """Hang up on every car."""
+        sessions = list(self._sessions)
+        for task in sessions:
             task.cancel()
-        await asyncio.gather(*self._sessions, return_exceptions=True)
+        await asyncio.gather(*sessions, return_exceptions=True)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = _this_task()

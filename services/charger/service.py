@@ -86,6 +86,7 @@ class Charger:
         self.plugs: dict[str, Plug] = {}
         self._outlets = asyncio.Semaphore(int(party.config.options["outlets"]))
         self._confirming: dict[str, asyncio.Task[None]] = {}
+        party.at_hold.append(self._stop)
 
     @property
     def cpo(self) -> PartyClient:
@@ -106,6 +107,16 @@ class Charger:
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+
+    async def _stop(self) -> None:
+        """Nobody is plugged in any more, and nobody is told of it."""
+        await self.cable.end_sessions()
+        under_way = list(self._confirming.values())
+        for task in under_way:
+            task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
+        for plug in list(self.plugs.values()):
+            self._release(plug)
 
     async def _end_abandoned(self) -> None:
         """Sessions that a former process left open: they ended where their cars last signed."""

@@ -26,7 +26,7 @@ from sqlalchemy.exc import DBAPIError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from . import auth, opcp
-from .doors import clients, clock, events, faults, intermediates, trust
+from .doors import clients, clock, events, faults, intermediates, reset, trust
 from .errors import Refusal
 from .events import HOP_HEADER, RUN_HEADER, Event, readable, unit_of_work
 from .http_faults import Exchange
@@ -104,12 +104,17 @@ class Envelope:
         asked = body
         exchange = Exchange(self.party, scope, asked, receive)
         try:
-            instead = await exchange.instead()
-            if instead is None:
-                await self.app(scope, replay, keep)
-            else:
-                kept = instead
-            kept = await exchange.spoilt(kept)
+            with self.party.gate.passing(exchange.path):
+                instead = await exchange.instead()
+                if instead is None:
+                    await self.app(scope, replay, keep)
+                else:
+                    kept = instead
+                kept = await exchange.spoilt(kept)
+        except Refusal as refusal:  # the gate is, or was, closed
+            if started:
+                raise
+            kept = await _rendered(scope, JSONResponse(refusal.as_dict(), refusal.status))
         except Exception:
             if started:
                 raise
@@ -298,6 +303,7 @@ COMMON_DOORS: tuple[APIRouter, ...] = (
     clock.router,
     faults.router,
     clients.router,
+    reset.router,
 )
 
 
@@ -331,14 +337,14 @@ def build_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         party.open()
         preparation: Preparation = app.state.preparation
-        tasks = [asyncio.create_task(preparation.run())]
-        tasks += app.state.jobs.tasks()
+        preparing = asyncio.create_task(preparation.run())
+        app.state.jobs.start()
         try:
             yield
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            preparing.cancel()
+            await asyncio.gather(preparing, return_exceptions=True)
+            await app.state.jobs.stop(patience=0.0)
             if stop is not None:
                 await stop()
             await party.close()
@@ -356,7 +362,7 @@ def build_app(
     app.state.service = service
     app.state.preparation = Preparation(party, prepare)
     due = (*rounds, *(keeper.renew_daily for keeper in party.keepers.values()))
-    app.state.jobs = Jobs(party, due, app.state.preparation.ready)
+    app.state.jobs = party.known_state.jobs = Jobs(party, due, app.state.preparation.ready)
     stores = (trust.router_of(name, keeper.readers) for name, keeper in party.keepers.items())
     judges = (intermediates.router,) if "trust-store" in party.keepers else ()
     for door in (*doors, *stores, *judges, *COMMON_DOORS):

@@ -192,6 +192,7 @@ class TokenIssuer:
     def forget(self) -> None:
         """A client was let go: look again who is there."""
         self._look_due = 0.0
+        self._brought = {}
 
     async def _look(self) -> None:
         assert self._read_brought is not None

@@ -287,6 +287,12 @@ class Clock:
         """Show the machine's time."""
         return self._move(lambda _old: (timedelta(), datetime.now(UTC) if standing else None))
 
+    def restore(self, setting: Setting) -> None:
+        """Have the setting that there was once; one that is not there any more, by a start since,
+        counts as asked for. ClockError."""
+        if (self.setting.offset, self._setting.standing) != (setting.offset, setting.standing):
+            self._keep(lambda old: Setting(setting.offset, setting.standing, old.configured))
+
     # ------------------------------------------------------------------- the file
 
     def _move(self, moved: Callable[[Setting], tuple[timedelta, datetime | None]]) -> Moved:

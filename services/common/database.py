@@ -314,15 +314,24 @@ class Database:
         PostgreSQL server, which it does not notice: what is done under a lock is to save
         work, and must be right without.
         """
-        held = await to_thread.run_sync(self._locks.take, purpose)
+        held = await self._taken(purpose)
         while wait and not held:
             await asyncio.sleep(0.02)
-            held = await to_thread.run_sync(self._locks.take, purpose)
+            held = await self._taken(purpose)
         try:
             yield held
         finally:
             if held:
                 await asyncio.shield(to_thread.run_sync(self._locks.give_back, purpose))
+
+    async def _taken(self, purpose: str) -> bool:
+        taking = asyncio.ensure_future(to_thread.run_sync(self._locks.take, purpose))
+        try:
+            return await asyncio.shield(taking)
+        except asyncio.CancelledError:
+            if await taking:  # nobody is left to give it back
+                await asyncio.shield(to_thread.run_sync(self._locks.give_back, purpose))
+            raise
 
     async def events(
         self,

@@ -317,6 +317,12 @@ class Faults:
         if began == self._changes:
             self._known = tuple(one for one in found if one.kind in KINDS)
 
+    def forget(self) -> None:
+        """Look again what is set."""
+        self.memory.clear()
+        self._known, self._read_again = (), 0.0
+        self._changes += 1
+
     # -------------------------------------------------------- what may be asked
 
     def _kind(self, name: str) -> Kind:

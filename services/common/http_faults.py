@@ -31,7 +31,16 @@ from .faults import About, Fault
 if TYPE_CHECKING:
     from .party import Party
 
-STEERING = ("/faults", "/fault-kinds", "/healthz", "/events", "/clock", "/docs", "/openapi.json")
+STEERING = (
+    "/faults",
+    "/fault-kinds",
+    "/healthz",
+    "/events",
+    "/clock",
+    "/reset",
+    "/docs",
+    "/openapi.json",
+)
 TOKEN_PATH = "/oauth/token"  # noqa: S105
 
 _JSON = b"application/json"

@@ -33,6 +33,8 @@ Work = Callable[[], Awaitable[None]]
 RUN_EVERY = 5.0
 LOOK_EVERY = 1.0
 MAX_UNTOLD = 100
+# Seconds that a job under way gets to end by itself.
+ENDING_PATIENCE = 3.0
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,10 @@ class _Job:
         del self._untold[:-MAX_UNTOLD]
         return report
 
+    def forget(self) -> None:
+        """Nobody is to hear of what was done."""
+        self._untold = []
+
 
 class Jobs:
     """The jobs of one party, in the order in which they are run when somebody asks."""
@@ -125,13 +131,38 @@ class Jobs:
         self._ready = ready
         self._jobs = [_Job(party, number, one) for number, one in enumerate(work, 1)]
         self._seen = party.clock.moves
+        self._tasks: list[asyncio.Task[None]] = []
+        self._stopping = False
 
-    def tasks(self) -> list[asyncio.Task[None]]:
-        """What goes on in the background, until it is cancelled."""
-        return [
-            asyncio.create_task(self._watch_clock()),
-            *(asyncio.create_task(self._again_and_again(job)) for job in self._jobs),
-        ]
+    def start(self) -> None:
+        """Let them go on in the background until :meth:`stop`; a second time changes nothing."""
+        if not self._tasks:
+            self._stopping = False
+            self._tasks = [
+                asyncio.create_task(self._watch_clock()),
+                *(asyncio.create_task(self._again_and_again(job)) for job in self._jobs),
+            ]
+
+    async def stop(self, patience: float = ENDING_PATIENCE) -> None:
+        """End what goes on in the background; a job under way gets ``patience`` seconds."""
+        tasks, self._tasks, self._stopping = self._tasks, [], True
+        running = tasks[1:]
+        for watching in tasks[:1]:
+            watching.cancel()
+        if not self._ready.is_set():
+            patience = 0.0
+        for job in self._jobs:
+            job.due.set()
+        if running:
+            _done, late = await asyncio.wait(running, timeout=patience)
+            for task in late:
+                task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def forget(self) -> None:
+        """What was done is of no interest any more."""
+        for job in self._jobs:
+            job.forget()
 
     async def run(self) -> list[Report]:
         """Run every job once, now; Refusal 503 while the party is still starting."""
@@ -158,7 +189,7 @@ class Jobs:
 
     async def _again_and_again(self, job: _Job) -> None:
         await self._ready.wait()
-        while True:
+        while not self._stopping:
             job.due.clear()
             try:
                 await job.run(wait=False)

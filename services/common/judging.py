@@ -87,6 +87,7 @@ class Judge:
         self._recent: dict[tuple[str, int], tuple[float, asyncio.Future[bytes | None]]] = {}
         self.intermediates = Intermediates(party)
         party.keepers["trust-store"] = self.keeper
+        party.at_reset.append(self.forget)
 
     @property
     def store(self) -> TrustStore:
@@ -101,6 +102,10 @@ class Judge:
                 material = one.material()
                 if not material.keys:
                     await self.intermediates.add(material.certificates, ECOSYSTEM_FILE.client)
+
+    async def forget(self) -> None:
+        """Ask everybody again."""
+        self._recent.clear()
 
     async def verdict(
         self,

@@ -119,6 +119,10 @@ class KeyStore:
         session.execute(delete(self._row).where(self._row.reference == reference))
         self._open.pop(reference, None)
 
+    def forget(self) -> None:
+        """Look every key up again."""
+        self._open.clear()
+
     async def generate(self, reference: str, edition: Edition) -> CountedKey:
         """Make a key and keep it."""
         key = self._entropy.key(f"key/{reference}", edition, reference)

@@ -27,6 +27,7 @@ from .errors import Refusal
 from .events import Recorder, current_unit, unit_of_work
 from .faults import Faults
 from .keystore import KeyStore, has_sealed_keys, sealing_secret
+from .known_state import Gate, KnownState
 from .migrations import upgrade
 from .tables import Tables
 from .web_tokens import PublishedKeys
@@ -79,6 +80,11 @@ class Party:
         self.stopping = asyncio.Event()
         self._clients: dict[str, PartyClient] = {}
         self._open = False
+        self.gate = Gate(name)
+        self.known_state = KnownState(self)
+        # Who has work under way beside the requests and ends it; who knows rows by heart.
+        self.at_hold: list[Callable[[], Awaitable[None]]] = []
+        self.at_reset: list[Callable[[], Awaitable[None]]] = []
 
     @property
     def edition(self) -> Edition:
@@ -156,6 +162,16 @@ class Party:
                 else:
                     if done:
                         jobs.did(name(row))
+
+    async def forget(self) -> None:
+        """Look at everything again: the rows are others than a moment ago."""
+        self.keys.forget()
+        self.tokens.forget()
+        self.faults.forget()
+        for keeper in self.keepers.values():
+            await keeper.forget()
+        for forget in self.at_reset:
+            await forget()
 
     async def close(self) -> None:
         await self.http.close()

@@ -403,6 +403,12 @@ class Keeper:
             await self._taken(await self._supply(), quietly=True)
         return self.store.version != seen
 
+    async def forget(self) -> None:
+        """Take over what lies in the database, whatever its version."""
+        self.store = TrustStore(self.store.holder)
+        self._refresh_due = 0.0
+        await self._reload()
+
     async def renew_daily(self) -> None:
         """A round: a day is over, also when the clock was moved back behind the last renewal."""
         if self.policy != "daily":

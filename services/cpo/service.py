@@ -101,6 +101,7 @@ class ChargePointOperator:
         self.tariff: Tariff = party.config.tariff
         self.judge = Judge(party)
         self._sending: dict[str, asyncio.Task[SessionRow]] = {}
+        party.at_hold.append(self._stop_sending)
 
     async def prepare(self) -> None:
         await self.judge.prepare()
@@ -113,6 +114,12 @@ class ChargePointOperator:
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+
+    async def _stop_sending(self) -> None:
+        under_way = list(self._sending.values())
+        for task in under_way:
+            task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
 
     def must_be_ours(self, caller: Caller) -> None:
         """Refuse a charger of another operator."""

@@ -12,6 +12,7 @@ needed for that.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -91,10 +92,16 @@ class ProvisioningService:
         self._signer: Authority | None = None
         self._chain: tuple[x509.Certificate, ...] = ()
         self._enrolling = asyncio.Lock()
+        party.at_reset.append(self._look_again)
 
     async def prepare(self) -> None:
         await self._prepare_signer()
         await self.judge.prepare()
+
+    async def _look_again(self) -> None:
+        self._signer, self._chain = None, ()
+        with contextlib.suppress(Refusal):  # one that is to be renewed, which the next round does
+            await self._prepare_signer()
 
     async def keep_current(self) -> None:
         """A round: renew the signing certificate in time, and sign again what older ones signed."""

@@ -52,6 +52,10 @@ class Transfers:
         self.elapsed = time.monotonic
         # By EMAID; a start forgets it, and asks once more.
         self._pauses: dict[str, Pause] = {}
+        party.at_reset.append(self._forget)
+
+    async def _forget(self) -> None:
+        self._pauses.clear()
 
     def replaced(self, text: str) -> EMAID:
         """The EMAID of a contract elsewhere that is to be replaced; Refusal 422."""
