@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from services.common.errors import Refusal
-from services.common.known_state import reset_all
 from services.ecosystem import load
 from services.serve import mark
 
@@ -35,22 +32,10 @@ def world(
 
 
 def everybody_back(world: World) -> float:
-    """Have all go back; the milliseconds that took."""
-
-    async def step(name: str, which: str) -> Any:
-        answer = await world.many.post(
-            f"{world.url(name)}/reset?step={which}",
-            headers={"Authorization": f"Bearer {world.token(name)}"},
-        )
-        if answer.is_error:
-            raise Refusal(answer.status_code, answer.json()["code"], answer.json()["message"])
-        return answer.json()["parties"][0]
-
-    for name in world.ecosystem.parties:
-        world.token(name)
-    began = time.monotonic()
-    world.run(reset_all(list(world.ecosystem.parties), step))
-    return (time.monotonic() - began) * 1000
+    """Have the platform have all go back; the milliseconds that took."""
+    done = world.ok("platform", "POST", "/reset")
+    assert {one["party"] for one in done["parties"]} == set(world.ecosystem.parties)
+    return float(done["milliseconds"])
 
 
 def whole_state(world: World) -> dict[tuple[str, str], tuple[int, str]]:
@@ -166,27 +151,20 @@ def test_fifty_times_under_load(world: World, no_traceback: list[str]) -> None:
             body = {"charger": "charger-1", "energy_wh": 500}
             await call("garage", "POST", f"/vehicles/{car['pcid']}/charge", body)
 
-    async def step(name: str, which: str) -> Any:
-        answer = await world.many.post(
-            f"{world.url(name)}/reset?step={which}",
-            headers={"Authorization": f"Bearer {world.token(name)}"},
-        )
-        assert answer.status_code == 200, answer.text
-        return answer.json()["parties"][0]
-
     async def work() -> None:
         until = asyncio.Event()
         loads = [asyncio.create_task(load(until)) for _ in range(4)]
         for _ in range(50):
             await asyncio.sleep(0.02)
-            began = time.monotonic()
-            await reset_all(list(world.ecosystem.parties), step)
-            spent.append((time.monotonic() - began) * 1000)
+            answer = await world.many.post(f"{world.url('platform')}/reset", headers=admin)
+            assert answer.status_code == 200, answer.text
+            spent.append(answer.json()["milliseconds"])
         until.set()
         await asyncio.gather(*loads)
 
     for name in world.ecosystem.parties:
         world.token(name)
+    admin = {"Authorization": f"Bearer {world.token('platform')}"}
     asyncio.run_coroutine_threadsafe(work(), world.loop).result(300)
     everybody_back(world)
     spent.sort()
@@ -215,8 +193,8 @@ def test_a_step_by_itself(world: World) -> None:
     later = world.driver()
     done = world.ok("sunmile", "POST", "/reset")
     assert done["parties"][0]["rows"] > 0
-    assert world.call("sunmile", "GET", f"/drivers/{driver}/account").is_success
-    assert world.call("sunmile", "GET", f"/drivers/{later}/account").status_code == 404
+    assert world.call("sunmile", "GET", f"/drivers/{driver}").is_success
+    assert world.call("sunmile", "GET", f"/drivers/{later}").status_code == 404
 
 
 def test_a_restart_keeps_the_mark(world: World) -> None:
