@@ -208,14 +208,15 @@ APPLICANTS: Mapping[Role, frozenset[str]] = MappingProxyType(
     {
         Role.SECC: frozenset({"cpo"}),
         Role.CPS: frozenset({"cps"}),
-        Role.MO_SUB1: frozenset({"mo"}),
-        Role.MO_SUB2: frozenset({"mo"}),
+        Role.MO_SUB1: frozenset({"mo", "cps"}),
+        Role.MO_SUB2: frozenset({"mo", "cps"}),
         Role.CONTRACT: frozenset({"mo"}),
         Role.OEM_PROVISIONING: frozenset({"vehicle", "oem"}),
     }
 )
 """Who may ask for a role: a charge point operator for its chargers, a provisioning service for
-itself, a mobility operator for its sub-CAs and for its drivers, a car or its maker for the car."""
+itself and for the sub-CAs by which it issues for operators that have no CA, a mobility operator
+for its sub-CAs and for its drivers, a car or its maker for the car."""
 
 
 def _kind(case: _Case) -> str | None:

@@ -17,7 +17,7 @@ mobility operator is asked for it; who that is, the EMAID says.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import quote
 
 from cryptography import x509
@@ -40,6 +40,7 @@ from services.common.contract_elements import check_key_elements
 from services.common.errors import PartyRefused, PartyUnreachable, Refusal, wrong_identifier
 from services.common.events import Event, cost
 from services.common.judging import Judge
+from services.common.opcp import root_of
 from services.common.party import Party
 from v2g import exi
 from v2g.certificate_installation import (
@@ -93,6 +94,18 @@ class Delivery:
     emaid: str | None
     reason: str
     retry_counter: int | None = None
+
+
+@dataclass(frozen=True)
+class Described:
+    """A stored contract: its EMAID on the wire, its certificate, and the V2G root behind the
+    provisioning service's signature, where that is known here; ``message`` for a session."""
+
+    row: ContractDataRow
+    emaid: str
+    certificate: x509.Certificate
+    root: x509.Certificate | None
+    message: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -232,7 +245,53 @@ class ContractPool:
     async def remove(self, text: str, caller: Caller) -> None:
         row = await self.get(text)
         caller.must_own(row.emaid[:5], f"the contract {row.emaid}")
+        await self._take_out(row)
 
+    async def withdraw(self, text: str, caller: Caller, *, revoke: bool = True) -> None:
+        """Take a contract out of the pool, its certificate revoked by whoever issued it, where
+        that is a party of this ecosystem. Where that fails the contract stays. Refusal 403, 404.
+        """
+        emaid = _emaid(text)
+        caller.must_own(emaid.provider_id, f"the contract {emaid}")
+        row = await self.get(text)
+        if revoke:
+            await self._revoke_at_issuer(row)
+        await self._take_out(row)
+
+    async def withdraw_of_car(self, text: str) -> list[str]:
+        """The same for all contracts of a car that is gone; their EMAIDs."""
+        rows, _ = await self.of_car(text)
+        for row in rows:
+            await self._revoke_at_issuer(row)
+            await self._take_out(row)
+        return [row.emaid for row in rows]
+
+    async def _revoke_at_issuer(self, row: ContractDataRow) -> None:
+        """The mobility operator of an EMAID revokes it, or who hosts the PKI of one that has
+        none; where neither has issued it, its issuer is none of ours to ask."""
+        parties = self.party.ecosystem.parties
+        operator = self.party.ecosystem.by_scope("mo", row.emaid[:5])
+        host = parties.get(row.stored_by)
+        if operator is not None:
+            issuer, path = operator.name, f"/contracts/{row.emaid}/revocation"
+        elif host is not None and host.kind == "cps":
+            issuer, path = host.name, f"/hosted-contracts/{row.emaid}/revocation"
+        else:
+            return
+        leaf = load_der(read_response(row.message).data.contract_chain[0])
+        try:
+            await self.party.client(issuer).call(
+                "POST",
+                path,
+                name="revoke contract",
+                summary=f"The contract {row.emaid} leaves the pool: its certificate is revoked",
+                body={"fingerprint": fingerprint(leaf)},
+            )
+        except PartyRefused as refused:
+            if refused.upstream_status != 404:
+                raise
+
+    async def _take_out(self, row: ContractDataRow) -> None:
         def remove(session: Session) -> None:
             found = session.get(ContractDataRow, row.emaid)
             if found is not None:
@@ -242,6 +301,61 @@ class ContractPool:
                 session.delete(default)
 
         await self.party.database.write(remove)
+
+    def must_own_car(self, text: str, caller: Caller) -> None:
+        """Refusal 403 unless a vehicle maker asks for a car of its own."""
+        pcid = self._pcid(text)
+        caller.must_own(pcid.wmi, f"the car {pcid}")
+
+    async def may_look_up(self, text: str, caller: Caller) -> ContractDataRow:
+        """A contract: of an operator's own (403), of a car of the maker that asks (404 like one
+        that there is not), or for a charge point operator."""
+        emaid = _emaid(text)
+        if caller.role == "mo":
+            caller.must_own(emaid.provider_id, f"the contract {emaid}")
+        row = await self.get(text)
+        if caller.role == "oem" and caller.scope_id != row.pcid[:3]:
+            raise _unknown(emaid)
+        return row
+
+    async def by_priority(self, text: str) -> list[ContractDataRow]:
+        """A car's contracts, its default first, then what is stored longest."""
+        pcid = self._pcid(text)
+        return await self.party.database.read(
+            lambda session: of_car(session, pcid.normal, default_first=True)
+        )
+
+    def ended(self, message: bytes) -> bool:
+        """Whether the contract certificate in a message has expired."""
+        leaf = self._read_response(message).data.contract_chain[0]
+        certificate = read_der(leaf, "message: ContractSignatureCertChain")
+        return certificate.not_valid_after_utc < self.party.clock.now()
+
+    async def described(self, row: ContractDataRow) -> Described:
+        """What a stored contract's certificates say."""
+        data = read_response(row.message).data
+        await self.judge.keeper.current()
+        anchors = self.judge.store.for_role(Role.CPS, self.party.trust)
+        return Described(
+            row,
+            data.emaid,
+            load_der(data.contract_chain[0]),
+            root_of(
+                load_der(data.provisioning_chain[-1]), [anchor.certificate for anchor in anchors]
+            ),
+        )
+
+    async def for_session(self, emaid_text: str, pcid_text: str, session_id: bytes) -> Described:
+        """A contract for one who installs it in the car by another way than a charger; nothing
+        of the car is asked. Refusal 404 where it is not a contract of this car."""
+        pcid = self._pcid(pcid_text)
+        row = await self.get(emaid_text)
+        if row.pcid != pcid.normal:
+            raise _unknown(_emaid(emaid_text))
+        found = await self.described(row)
+        response = read_response(row.message)
+        data = await spoilt(self.party, response.data, row.pcid, row.stored_by)
+        return replace(found, message=exi.encode(iso2.SCHEMA, data.response(session_id)))
 
     async def of_car(self, text: str) -> tuple[list[ContractDataRow], str | None]:
         """A car's contracts in the order of their delivery, and which one is its default."""
@@ -279,8 +393,9 @@ class ContractPool:
 
     # -------------------------------------------------------------- delivering
 
-    async def deliver(self, message: bytes) -> Delivery:
-        """Answer a car's CertificateInstallationReq.
+    async def deliver(self, message: bytes, *, default_first: bool = False) -> Delivery:
+        """Answer a car's CertificateInstallationReq. With ``default_first`` it is the default
+        contract each time, else what was not delivered yet goes before.
 
         Raises Refusal 400 when the bytes are no such message at all.
         """
@@ -306,13 +421,13 @@ class ContractPool:
         # What waits for a former key of the car is renewed once, and no turn is held meanwhile:
         # what the operator renews comes in here.
         async with self.party.turns:
-            found = await self._deliver_to(request, certificate)
+            found = await self._deliver_to(request, certificate, default_first)
         if isinstance(found, Delivery):
             return found
         for emaid in found:
             await self._ask_operator(emaid, provisioning=fingerprint(certificate))
         async with self.party.turns:
-            again = await self._deliver_to(request, certificate)
+            again = await self._deliver_to(request, certificate, default_first)
         if isinstance(again, Delivery):
             return again
         return self._refused(
@@ -323,7 +438,7 @@ class ContractPool:
         )
 
     async def _deliver_to(
-        self, request: InstallationRequest, certificate: x509.Certificate
+        self, request: InstallationRequest, certificate: x509.Certificate, default_first: bool
     ) -> Delivery | list[str]:
         """The answer; or the EMAIDs of contracts that another key of this car would open."""
         codes = iso2.ResponseCode
@@ -363,7 +478,9 @@ class ContractPool:
         fault = await self.party.faults.at("installation", pcid=pcid.normal)
         if fault is not None:
             return self._refused(request, codes(fault["code"]), "this pool was told to refuse")
-        contracts = await self.party.database.read(lambda session: of_car(session, pcid.normal))
+        contracts = await self.party.database.read(
+            lambda session: of_car(session, pcid.normal, default_first=default_first)
+        )
         now = self.party.clock.now()
         current = [row for row in contracts if row.valid_from <= now < row.valid_to]
         if not current:

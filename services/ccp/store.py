@@ -49,16 +49,17 @@ class DefaultRow(Base):  # type: ignore[misc,valid-type]
 TABLES = common_tables(Base)
 
 
-def of_car(session: Session, pcid: str) -> list[ContractDataRow]:
+def of_car(session: Session, pcid: str, *, default_first: bool = False) -> list[ContractDataRow]:
     """A car's contracts in the order in which they are delivered, one in each installation:
-    what was not delivered yet first, and within that the default, then what is stored longest.
+    what was not delivered yet first (unless ``default_first``), and within that the default,
+    then what is stored longest.
     """
     default = default_of(session, pcid)
     rows = session.scalars(select(ContractDataRow).where(ContractDataRow.pcid == pcid))
     return sorted(
         rows,
         key=lambda row: (
-            row.delivered_at is not None,
+            row.delivered_at is not None and not default_first,
             row.emaid != default,
             row.stored_at,
             row.emaid,

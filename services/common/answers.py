@@ -68,6 +68,10 @@ class Root:
     certificate: Certificate
 
 
+Roots = tuple[Root, ...]
+"""GET /roots of the root pool."""
+
+
 @dataclass(frozen=True)
 class IssuingAuthority:
     """GET /authorities of a party with a CA: one of a list."""
@@ -97,6 +101,21 @@ class Registered:
 
     certificate: Certificate
     issuers: Certificates
+
+
+@dataclass(frozen=True)
+class RegisteredParty:
+    """One of GET /registrations of the V2G root operator."""
+
+    party: str
+    kind: str
+    organisation: str
+    identifiers: tuple[str, ...]
+    suspended_at: str | None
+
+
+Registrations = tuple[RegisteredParty, ...]
+"""GET /registrations."""
 
 
 @dataclass(frozen=True)

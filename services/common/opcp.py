@@ -32,7 +32,7 @@ from v2g import exi
 from v2g.messages import iso2
 
 from . import errors, examples
-from .certificates import fingerprint, read_certificate, unb64
+from .certificates import b64, der_of, fingerprint, read_certificate, unb64
 from .errors import Refusal
 
 if TYPE_CHECKING:
@@ -68,6 +68,12 @@ Base64 = Annotated[str, StringConstraints(max_length=MAX_BASE64)]
 Certificate64 = Annotated[Base64, Field(examples=[examples.CERTIFICATE])]
 """A certificate: base64 of DER in one line. The published limit of 800 characters is ours on
 what we issue, not on what we read."""
+
+KeyIdentifiers = Annotated[
+    list[Annotated[str, StringConstraints(pattern="^[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){3,31}$")]],
+    Field(min_length=1, max_length=20, examples=[["17:e5:cc:04:45:96:ce:a7"]]),
+]
+"""Key identifiers of roots: hex with colons."""
 
 Namespace = Annotated[str, StringConstraints(max_length=128), Field(examples=[ISO2])]
 
@@ -232,6 +238,11 @@ def echoed(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 # ------------------------------------------------------------------------------ certificates
+
+
+def one_line(certificate: x509.Certificate) -> str:
+    """base64 of DER, in one line."""
+    return b64(der_of(certificate))
 
 
 def certificate_of(text: str, field: str) -> x509.Certificate:

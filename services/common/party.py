@@ -96,7 +96,9 @@ class Party:
 
     def issuer(self, role: Role) -> Role | None:
         """The role of the CA that issues ``role`` of this party, None for a root."""
-        return self.trust.issuer(role, hosted=self.config.options.get("root") == "v2g")
+        # A provisioning service has a CA for operators without one: under the V2G root.
+        hosted = self.config.options.get("root") == "v2g" or self.config.kind == "cps"
+        return self.trust.issuer(role, hosted=hosted)
 
     @property
     def organisation(self) -> str:

@@ -17,6 +17,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from cryptography import x509
@@ -44,6 +45,7 @@ from services.common.errors import PartyRefused, Refusal, wrong_identifier
 from services.common.events import Event
 from services.common.jobs import did, waits
 from services.common.judging import Judge
+from services.common.opcp import root_of
 from services.common.party import Party
 from v2g import exi
 from v2g.certificate_installation import NO_SESSION, ContractData, read_response
@@ -51,6 +53,11 @@ from v2g.certificate_update import read_update_response, update_response
 from v2g.messages import iso2
 
 from .store import REFUSED, SIGNED, SIGNED_AGAIN, STORED, SignedRow, SignerRow
+
+if TYPE_CHECKING:
+    from services.ca.service import CertificateAuthority
+
+    from .hosted import HostedContracts
 
 log = logging.getLogger("pnclab")
 
@@ -86,6 +93,10 @@ class ContractDataRequest:
 
 
 class ProvisioningService:
+    # What is put beside it: contracts for operators without a CA, and the CA for that.
+    hosted: HostedContracts
+    ca: CertificateAuthority
+
     def __init__(self, party: Party) -> None:
         self.party = party
         self.judge = Judge(party)
@@ -246,8 +257,62 @@ class ProvisioningService:
             raise Refusal(503, "not_ready", "the provisioning service has no certificate yet")
         return self._chain
 
-    async def sign(self, request: ContractDataRequest, caller: Caller) -> tuple[SignedRow, bool]:
-        """Check, sign and store; the same contract data again gets the same answer."""
+    async def sign_only(self, request: ContractDataRequest, caller: Caller) -> bytes:
+        """Check and sign, for who brings it to the car by another way: nothing is kept here.
+        The PCID of ``request`` is not looked at."""
+        emaid = self._emaid(request)
+        caller.must_own(emaid.provider_id, f"the contract {emaid}")
+        check_key_elements(request.encrypted_private_key, request.dh_public_key, self.party.edition)
+        await self._must_have_a_good_signer()
+        async with self.party.turns:
+            await self._must_be_good(request, emaid)
+        return self._signed(self._data(request, emaid), request.pcid)
+
+    async def _must_be_good(self, request: ContractDataRequest, emaid: EMAID) -> None:
+        leaf = request.contract_chain[0]
+        verdict = await self.judge.require(
+            leaf,
+            request.contract_chain[1:],
+            role=Role.CONTRACT,
+            identifier=emaid,
+            policy="contract_revocation",
+            what=f"the contract certificate of {emaid}",
+            at=self._within(leaf) if request.any_time else None,
+        )
+        path = tuple(step.certificate for step in verdict.path[:-1])
+        if path != request.contract_chain:
+            # Cars take them as they stand: they walk upwards, and there is no room for more.
+            raise Refusal(
+                422,
+                "wrong_chain_order",
+                "contract_chain: wanted is each certificate issued by the next, without the root: "
+                f"{_names(path)}; seen is {_names(request.contract_chain)}",
+            )
+
+    def _data(self, request: ContractDataRequest, emaid: EMAID) -> ContractData:
+        return ContractData(
+            contract_chain=tuple(der_of(one) for one in request.contract_chain),
+            encrypted_private_key=request.encrypted_private_key,
+            dh_public_key=request.dh_public_key,
+            emaid=emaid.wire,
+            provisioning_chain=(),
+        )
+
+    async def root(self) -> x509.Certificate | None:
+        """The V2G root that our signatures end at, where it is known here."""
+        await self.judge.keeper.current()
+        anchors = self.judge.store.for_role(Role.CPS, self.party.trust)
+        known = [anchor.certificate for anchor in anchors]
+        if not known:
+            answer = await self.party.uses("rcp").call("GET", "/roots", params={"type": "V2G"})
+            known = [one.certificate for one in answer.read(answers.Roots)]
+        return root_of(self.chain[-1], known)
+
+    async def sign(
+        self, request: ContractDataRequest, caller: Caller, *, bring_again: bool = False
+    ) -> tuple[SignedRow, bool]:
+        """Check, sign and store; the same contract data again gets the same answer, and with
+        ``bring_again`` is brought to the pool once more, from where it may have been taken."""
         emaid, pcid = self._identifiers(request)
         caller.must_own(emaid.provider_id, f"the contract {emaid}")
         check_key_elements(request.encrypted_private_key, request.dh_public_key, self.party.edition)
@@ -266,34 +331,13 @@ class ProvisioningService:
             self._must_be_same(known, request, emaid, pcid)
             if not known.stored and known.signer != fingerprint(self.chain[0]):
                 known = await self._sign_again(known)
-            return (await self._store(known) if not known.stored else known), False
+            if bring_again or not known.stored:
+                known = await self._store(known)
+            return known, False
         async with self.party.turns:
             await self._must_be_registered(pcid)
-            verdict = await self.judge.require(
-                leaf,
-                request.contract_chain[1:],
-                role=Role.CONTRACT,
-                identifier=emaid,
-                policy="contract_revocation",
-                what=f"the contract certificate of {emaid}",
-                at=self._within(leaf) if request.any_time else None,
-            )
-        path = tuple(step.certificate for step in verdict.path[:-1])
-        if path != request.contract_chain:
-            # Cars take them as they stand: they walk upwards, and there is no room for more.
-            raise Refusal(
-                422,
-                "wrong_chain_order",
-                "contract_chain: wanted is each certificate issued by the next, without the root: "
-                f"{_names(path)}; seen is {_names(request.contract_chain)}",
-            )
-        data = ContractData(
-            contract_chain=tuple(der_of(one) for one in request.contract_chain),
-            encrypted_private_key=request.encrypted_private_key,
-            dh_public_key=request.dh_public_key,
-            emaid=emaid.wire,
-            provisioning_chain=(),
-        )
+            await self._must_be_good(request, emaid)
+        data = self._data(request, emaid)
         row = SignedRow(
             fingerprint=mark,
             emaid=emaid.normal,
@@ -465,13 +509,15 @@ class ProvisioningService:
 
         return await self.party.database.write(change)
 
-    def _identifiers(self, request: ContractDataRequest) -> tuple[EMAID, PCID]:
-        strict = self.party.strict()
+    def _emaid(self, request: ContractDataRequest) -> EMAID:
         try:
-            return (
-                EMAID.parse(request.emaid, strict=strict),
-                PCID.parse(request.pcid, strict=strict),
-            )
+            return EMAID.parse(request.emaid, strict=self.party.strict())
+        except IdentifierError as error:
+            raise wrong_identifier(error) from None
+
+    def _identifiers(self, request: ContractDataRequest) -> tuple[EMAID, PCID]:
+        try:
+            return self._emaid(request), PCID.parse(request.pcid, strict=self.party.strict())
         except IdentifierError as error:
             raise wrong_identifier(error) from None
 

@@ -7,10 +7,12 @@ from datetime import datetime
 from sqlalchemy import LargeBinary, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
+from services.ca.store import ca_tables
 from services.common.database import Instant, declarative_base
 from services.common.tables import common_tables
 
 Base = declarative_base()
+CA = ca_tables(Base)
 
 SIGNED = "signed"
 """Not in the contract pool yet."""
@@ -59,6 +61,29 @@ class SignedRow(Base):  # type: ignore[misc,valid-type]
     def stored(self) -> bool:
         """Whether the contract pool has this very message."""
         return bool(self.state == STORED)
+
+
+class HostedContractRow(Base):  # type: ignore[misc,valid-type]
+    """A contract that this service issued in the name of an operator without a CA: its present
+    certificate (``number``) and its key as only the car can read it."""
+
+    __tablename__ = "hosted_contracts"
+
+    emaid: Mapped[str] = mapped_column(String(14), primary_key=True)
+    wire: Mapped[str] = mapped_column(String(15))
+    pcid: Mapped[str] = mapped_column(String(64), index=True)
+    number: Mapped[int] = mapped_column()
+    fingerprint: Mapped[str] = mapped_column(String(64), index=True)
+    chain: Mapped[str] = mapped_column(Text)
+    encrypted_key: Mapped[bytes] = mapped_column(LargeBinary)
+    dh_public_key: Mapped[bytes] = mapped_column(LargeBinary)
+    recipient: Mapped[str] = mapped_column(String(64))
+    """Fingerprint of the provisioning certificate whose key opens it."""
+    begins: Mapped[datetime | None] = mapped_column(Instant)
+    ends: Mapped[datetime | None] = mapped_column(Instant)
+    revoked: Mapped[bool] = mapped_column(default=False)
+    ordered_by: Mapped[str] = mapped_column(String(64))
+    issued_at: Mapped[datetime] = mapped_column(Instant)
 
 
 TABLES = common_tables(Base)

@@ -10,6 +10,7 @@ from services.common.party import Party
 
 from .accounts import Accounts
 from .contracts import Contracts, end_revoked
+from .platform import PlatformOrders
 from .renewals import Renewals
 from .settlement import Settlement
 from .store import CA
@@ -36,6 +37,7 @@ class MobilityOperator:
             anchors=lambda: [one.certificate for one in self.contracts.judge.store.anchors],
         )
         self.renewals = Renewals(party, self.contracts)
+        self.platform = PlatformOrders(party, self.contracts, self.renewals)
         self.transfers = Transfers(party, self.contracts)
         self.settlement = Settlement(party, self.contracts)
 

@@ -25,6 +25,11 @@ class ProvisioningRow(Base):  # type: ignore[misc,valid-type]
     issuers: Mapped[str] = mapped_column(Text)
     registered_by: Mapped[str] = mapped_column(String(64))
     registered_at: Mapped[datetime] = mapped_column(Instant)
+    previous_pcid: Mapped[str | None] = mapped_column(String(64))
+    """What the car was called before, where its maker said so."""
+    v2g_roots: Mapped[str | None] = mapped_column(Text)
+    """Key identifiers of the V2G roots that are in the car, where its maker said so: hex with
+    colons, one a line."""
 
 
 TABLES = common_tables(Base)

@@ -123,7 +123,9 @@ class V2GRootOperator:
                     applicant=applicant,
                     kind=caller.role,
                     for_administrator=caller.is_admin,
-                    hosted=config is None or config.options.get("root") == "v2g",
+                    hosted=config is None
+                    or config.kind == "cps"
+                    or config.options.get("root") == "v2g",
                     any_name=self.party.config.policy["secc_names"] == "free",
                 ),
                 registry,

@@ -72,6 +72,12 @@ class DefaultBody(BaseModel):
     emaid: Name = Field(examples=["DESUNC12345678X"])
 
 
+class WithdrawnBody(BaseModel):
+    """The contracts that left the pool."""
+
+    emaids: list[str]
+
+
 class UpdateRequestBody(BaseModel):
     """A car's CertificateUpdateReq, the whole V2G message as base64 EXI."""
 
@@ -223,3 +229,12 @@ async def set_default(
 ) -> None:
     """Say which of a car's contracts is delivered first."""
     await _service(request).set_default(pcid, body.emaid, caller)
+
+
+@router.delete("/cars/{pcid:path}/contracts")
+async def withdraw_of_car(
+    request: Request, pcid: str, _caller: Annotated[Caller, Depends(allow("pcp"))]
+) -> WithdrawnBody:
+    """A car left the provisioning pool: each of its contracts is revoked by its issuer and
+    leaves this pool."""
+    return WithdrawnBody(emaids=await _service(request).withdraw_of_car(pcid))

@@ -139,6 +139,21 @@ class SoldBody(BaseModel):
     )
 
 
+class PlatformOrderBody(BaseModel):
+    """A contract ordered over the platform; ``begins`` and ``ends`` are its certificate's."""
+
+    emaid: Name = Field(examples=["DESUNC12345678X"])
+    pcid: Name = Field(examples=["WNV1A2B3C4D5E6F7G8"])
+    begins: Instant | None = None
+    ends: Instant | None = None
+
+
+class IssuedBody(BaseModel):
+    """A contract certificate."""
+
+    fingerprint: Fingerprint
+
+
 class EndBody(BaseModel):
     """Why a certificate is revoked (RFC 5280 section 5.3.1)."""
 
@@ -248,6 +263,36 @@ async def revoke(request: Request, emaid: str, body: EndBody, _caller: AdminCall
 async def cancel(request: Request, emaid: str, _caller: AdminCaller) -> ContractBody:
     """End the contract without revoking its certificate."""
     return _contract(await _service(request).contracts.cancel(emaid))
+
+
+@router.put(
+    "/platform-contracts",
+    status_code=201,
+    responses={200: {"description": "It was there: as it is, or renewed."}},
+)
+async def order(
+    request: Request,
+    response: Response,
+    body: PlatformOrderBody,
+    _caller: Annotated[Caller, Depends(allow("cps"))],
+) -> ContractBody:
+    """A contract that somebody who speaks for this operator orders over the platform. The same
+    order again is the contract there is; with another end it is renewed."""
+    row, new = await _service(request).platform.order(body.emaid, body.pcid, body.begins, body.ends)
+    response.status_code = 201 if new else 200
+    return _contract(row)
+
+
+@router.post("/contracts/{emaid}/revocation")
+async def revoke_issued(
+    request: Request,
+    emaid: str,
+    body: IssuedBody,
+    _caller: Annotated[Caller, Depends(allow("ccp"))],
+) -> ContractBody:
+    """A contract was taken out of the contract pool over the platform: it is revoked, where its
+    certificate was issued here (404 where not)."""
+    return _contract(await _service(request).platform.revoke(emaid, body.fingerprint))
 
 
 @router.get("/contracts/{emaid}/generations")

@@ -89,9 +89,13 @@ async def get(
     request: Request,
     pcid: str,
     _caller: Annotated[Caller, Depends(allow("oem", "mo", "cps", "ccp"))],
+    judged: bool = False,
 ) -> EntryBody:
-    """The provisioning certificate of a car."""
-    return _body(await _service(request).get(pcid))
+    """The provisioning certificate of a car; ``judged`` only while it is good (422)."""
+    row = await _service(request).get(pcid)
+    if judged:
+        await _service(request).judged(row)
+    return _body(row)
 
 
 @router.delete("/{pcid:path}", status_code=204)

@@ -45,16 +45,12 @@ class RootCert(BaseModel):
         examples=["CN=Rootline V2G Root CA, DC=V2G, O=Rootline (pnclab test), C=DE"]
     )
     rootType: str = Field(examples=["V2G"], description="MO, V2G or OEM.")
-    caCertificate: str = Field(
-        examples=[examples.ROOT], description="base64 of DER, one line."
-    )
+    caCertificate: str = Field(examples=[examples.ROOT], description="base64 of DER, one line.")
     commonName: str
     rootAuthorityKeyIdentifier: str = Field(
         examples=["F+XMBEWWzqcXS4CW1OyD41qV3IA="], description="The key identifier, base64."
     )
-    rootIssuerSerialNumber: str = Field(
-        examples=["100000000000001"], description="Lower-case hex."
-    )
+    rootIssuerSerialNumber: str = Field(examples=["100000000000001"], description="Lower-case hex.")
     validFrom: str = Field(examples=["2026-11-22T00:00:00Z"])
     validTo: str = Field(examples=["2066-11-22T00:00:00Z"])
     organizationName: str

@@ -46,8 +46,9 @@ async def certify(request: Request, body: RequestBody, caller: AnyCaller) -> Cha
 
 @router.post("/sub-authorities", status_code=201)
 async def certify_authority(
-    request: Request, body: RequestBody, caller: Annotated[Caller, Depends(allow("mo"))]
+    request: Request, body: RequestBody, caller: Annotated[Caller, Depends(allow("mo", "cps"))]
 ) -> ChainBody:
-    """A sub-CA of another party, where the trust model hangs it under the V2G root."""
+    """A sub-CA of another party, where the trust model hangs it under the V2G root: of a
+    mobility operator, or of a provisioning service that issues for operators without a CA."""
     issued = await _service(request).certify_authority(body.role, unb64(body.csr, "csr"), caller)
     return ChainBody(chain=b64_chain(issued.chain))
