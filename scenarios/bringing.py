@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from urllib.parse import quote
 from cryptography import x509
 
 from pki.chain import RevocationPolicy, judge
+from pki.edition import ISO2
 from pki.identifiers import PCID, IdentifierError
 from pki.keys import SoftwareKey
 from pki.names import common_name, readable
@@ -29,16 +31,21 @@ from services.ecosystem import SCOPE_FIELDS
 from v2g import exi
 from v2g.certificate_installation import (
     InstallationRequest,
+    RootId,
     WrongMessage,
+    build_request,
     read_request,
     read_response,
 )
+from v2g.messages import iso2
 from v2g.signature import SignatureError
 
 from .lab import Lab, LabError
 
 # A file that holds a message is not longer.
 MAX_MESSAGE = 64 * 1024
+# ListOfRootCertificateIDs holds that many.
+MAX_ROOTS = 20
 _V2GTP = b"\x01\xfe"
 _V2GTP_HEADER = 8
 
@@ -187,6 +194,34 @@ def read_golden(file: Path) -> tuple[bytes, InstallationRequest]:
         raise WrongUseError(f"{file}: no ISO 15118-2 message: {error}") from None
     except WrongMessage as error:
         raise WrongUseError(f"{file}: {error}") from None
+
+
+def own_request(
+    material: Material, session_id: bytes, roots: Sequence[RootId], file: Path
+) -> bytes:
+    """A CertificateInstallationReq (EXI) by the first certificate of ``material``, signed with
+    its key. WrongUseError names the file and the trouble."""
+    if not material.certificates:
+        raise WrongUseError(f"{file}: no certificate is in it")
+    leaf = material.certificates[0]
+    signer = next((key for key in material.keys if key.public_key == public_key(leaf)), None)
+    if signer is None:
+        raise WrongUseError(
+            f"{file}: the private key of {readable(leaf.subject)} is not among the "
+            f"{len(material.keys)} given"
+        )
+    if len(session_id) > 8:
+        raise WrongUseError(f"the SessionID has {len(session_id)} bytes, at most 8 are wanted")
+    if not ISO2.signature.fits(signer.public_key):
+        raise WrongUseError(
+            f"{file}: a key of {signer.public_key.curve.name}, wanted is one of "
+            f"{ISO2.signature.curve.name} ({ISO2.title})"
+        )
+    if not 1 <= len(roots) <= MAX_ROOTS:
+        raise WrongUseError(
+            f"--root: a car lists 1 to {MAX_ROOTS} V2G roots, there are {len(roots)}"
+        )
+    return exi.encode(iso2.SCHEMA, build_request(session_id, leaf, roots, signer))
 
 
 def _message(raw: bytes) -> bytes | None:

@@ -30,6 +30,7 @@ import uvicorn
 from fastapi import FastAPI
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
+from .common.addresses import remember
 from .common.app import Preparation
 from .common.engines import shown
 from .common.entropy import WARNING
@@ -122,6 +123,7 @@ async def running(
         for name in chosen:
             held.enter_context(_data_of(ecosystem, name, shared=names is not None))
         tls = _tls(ecosystem)
+        _remember(ecosystem)
         listeners = [held.enter_context(_listen(ecosystem, name)) for name in chosen]
         apps = {name: _opened(ecosystem, name) for name in chosen}
         async with _served(apps, listeners, tls, BACKLOG):
@@ -273,6 +275,7 @@ def serve_with_workers(ecosystem: Ecosystem, name: str, workers: int) -> None:
         raise WorkersError(f"--workers: a {kind} has one process: {ALONE[kind]}")
     _warn_of_seed(ecosystem)
     with _data_of(ecosystem, name, shared=True), _listen(ecosystem, name) as listeners:
+        _remember(ecosystem)
         _tls(ecosystem)  # each worker has one of its own; what is wrong with it is said once
         importlib.import_module(APPS[kind])  # once for all of them
         gc.freeze()
@@ -464,6 +467,13 @@ def _tls(ecosystem: Ecosystem) -> ServerTls | None:
         return ServerTls(ecosystem)
     except OSError as error:
         raise StartError(f"TLS: {error.filename}: {error.strerror}") from None
+
+
+def _remember(ecosystem: Ecosystem) -> None:
+    try:
+        remember(ecosystem)
+    except OSError as error:
+        raise StartError(f"{error.filename}: {error.strerror}") from None
 
 
 async def _until_started(

@@ -1,10 +1,12 @@
-"""``pnclab exi``: messages between EXI bytes (hex) and XML text."""
+"""``pnclab exi``: messages between EXI bytes (hex) and XML text; a request of one's own."""
 
 from __future__ import annotations
 
+import base64
 import json as json_module
 import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -91,6 +93,75 @@ def encode(
         print_json({"exi": data.hex(), "schema": schema, "fragment": fragment})
     else:
         sys.stdout.write(data.hex() + "\n")
+
+
+FORMS = ("hex", "base64", "exi", "v2gtp")
+
+
+@app.command("installation-request")
+def installation_request(
+    certificate: Annotated[
+        Path, typer.Option("--certificate", help="The provisioning certificate.")
+    ],
+    key: Annotated[
+        Path | None, typer.Option("--key", help="Its private key, where in a file of its own.")
+    ] = None,
+    password: Annotated[
+        str | None,
+        typer.Option("--password", envvar="PNCLAB_KEY_PASSWORD", help="What opens the key."),
+    ] = None,
+    root: Annotated[
+        list[Path] | None, typer.Option("--root", help="A V2G root that the car lists; several.")
+    ] = None,
+    session: Annotated[
+        str, typer.Option("--session", help="The SessionID, up to 8 bytes in hex.")
+    ] = "0000000000000000",
+    form: Annotated[str, typer.Option("--form", help=f"One of {', '.join(FORMS)}.")] = "hex",
+    into: Annotated[
+        Path | None, typer.Option("--out", help="A file for it, instead of standard output.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """A CertificateInstallationReq of a car of yours, signed with its key: for `pnclab bring
+    request`, or for a backend that takes it as it came over the cable."""
+    from services.common.problems import WrongUseError
+    from v2g.certificate_installation import RootId, read_request
+    from v2g.v2gtp import PayloadType, frame
+
+    from ..bringing import own_request, read_file
+
+    if form not in FORMS:
+        raise WrongUseError(f"--form: {form!r} is none of {', '.join(FORMS)}")
+    try:
+        number = bytes.fromhex(session)
+    except ValueError:
+        raise WrongUseError(f"--session: {session!r} is not hexadecimal") from None
+    roots = [RootId.of(one) for file in root or () for one in read_file(file).certificates]
+    message = own_request(read_file(certificate, key, password), number, roots, certificate)
+    body = read_request(message).body
+    forms = {
+        "hex": message.hex().encode() + b"\n",
+        "base64": base64.b64encode(message) + b"\n",
+        "exi": message,
+        "v2gtp": frame(PayloadType.EXI, message),
+    }
+    if into is not None:
+        try:
+            into.write_bytes(forms[form])
+        except OSError as error:
+            raise WrongUseError(f"{into}: {error.strerror}") from None
+    if json:
+        print_json(
+            {
+                "exi": message.hex(),
+                "base64": base64.b64encode(message).decode(),
+                "bytes": len(message),
+                "roots": len(body.ListOfRootCertificateIDs.RootCertificateID),
+                "file": str(into) if into is not None else None,
+            }
+        )
+    elif into is None:
+        sys.stdout.buffer.write(forms[form])
 
 
 def decoded(schema: str, fragment: bool, data: bytes, indent: int | None = None) -> str:

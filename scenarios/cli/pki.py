@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.tree import Tree
 
 from pki.profiles import Role
+from services.common.problems import WrongUseError
 from services.ecosystem import Ecosystem
 
+from ..layouts import LAYOUTS, PARTS
 from .options import DataFolder, EcosystemFile, Json, TrustModelName, chosen_ecosystem
 from .output import err, out, print_json, quiet_libraries
 
@@ -121,6 +124,78 @@ def lose_key(
         print_json(found)
     else:
         out.print(f"The private key of [bold]{found['subject']}[/] is gone.")
+
+
+@app.command("export")
+def export(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the files go.")],
+    layout: Annotated[
+        str, typer.Option("--layout", help=f"Names and forms of {', '.join(LAYOUTS)}.")
+    ] = "pem",
+    only: Annotated[
+        str | None, typer.Option("--only", help=f"Some of {','.join(PARTS)}, instead of all.")
+    ] = None,
+    charger: Annotated[
+        str | None, typer.Option("--charger", help="The charger whose EVSEID it has; the first.")
+    ] = None,
+    oem: Annotated[str | None, typer.Option("--oem", help="Who makes the car; the first.")] = None,
+    car: Annotated[
+        str | None, typer.Option("--car", help="The new car's PCID; its maker's choice.")
+    ] = None,
+    contract: Annotated[
+        str | None, typer.Option("--contract", help="Whose contract it gets; the first operator's.")
+    ] = None,
+    password: Annotated[
+        str | None,
+        typer.Option("--password", envvar="PNCLAB_KEY_PASSWORD", help="Of keys; the stack's own."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite what is there.")] = False,
+    ecosystem: EcosystemFile = None,
+    data: DataFolder = None,
+    json: Json = False,
+) -> None:
+    """Write what a bench needs into a folder, as a stack wants it: roots and chains, and a
+    charger, a car, its contract and a provisioning service with keys that are made for it.
+
+    Keys of the ecosystem's parties stay with them. Asks the running ecosystem; where none runs,
+    it is started for that time.
+    """
+    from ..exporting import Wanted, gather, note, write_messages
+    from ..layouts import must_be_free, write
+
+    quiet_libraries()
+    if layout not in LAYOUTS:
+        raise WrongUseError(f"--layout: {layout!r} is none of {', '.join(LAYOUTS)}")
+    parts = tuple(only.split(",")) if only else PARTS
+    for part in parts:
+        if part not in PARTS:
+            raise WrongUseError(f"--only: {part!r} is none of {', '.join(PARTS)}")
+    chosen, wanted = chosen_ecosystem(ecosystem, data), LAYOUTS[layout]
+    secret = wanted.password if password is None else password
+    if not secret and layout != "pem":
+        raise WrongUseError("--password: this layout has containers, and they need one")
+    if not force:
+        must_be_free(wanted, folder)
+
+    async def ask() -> Any:
+        async with _at_hand(chosen) as lab:
+            return await gather(lab, Wanted(parts, charger, oem, car, contract))
+
+    bench = asyncio.run(ask())
+    written = write(bench, wanted, folder, secret)
+    try:
+        written += write_messages(bench, folder)
+        text = note(bench, chosen, wanted, written, secret)
+        (folder / "README.md").write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise WrongUseError(f"{error.filename}: {error.strerror}") from None
+    if json:
+        files = [{"path": one.path, "what": one.what, "form": one.form} for one in written]
+        print_json({"folder": str(folder), "layout": layout, **bench.facts, "files": files})
+        return
+    for name, value in bench.facts.items():
+        out.print(f"{name}: [bold]{value}[/]")
+    out.print(f"{len(written)} files in {folder}; {folder / 'README.md'} says what is where.")
 
 
 def _asked(file: Any, data: Any, party: str, method: str, path: str, body: Any) -> Any:

@@ -30,6 +30,7 @@ from pki.profiles import Role
 from pki.revocation import ocsp_request
 from pki.trust import Holder, TrustStore
 
+from .addresses import remembered
 from .bringing import ECOSYSTEM_FILE, brought, taking_up
 from .certificates import der_of, fingerprint
 from .errors import PartyUnreachable, Refusal
@@ -83,6 +84,7 @@ class Judge:
             party.config.policy["anchors"],
         )
         # Elapsed time is not repeatable: under a seed nothing is used again.
+        self._seen_at = remembered(party.ecosystem)
         self._reuse = 0.0 if party.entropy.seeded else CA_ANSWER_REUSE
         self._recent: dict[tuple[str, int], tuple[float, asyncio.Future[bytes | None]]] = {}
         self.intermediates = Intermediates(party)
@@ -270,7 +272,7 @@ class Judge:
         """The party that is found at ``url``, and where it is called for that: parties call each
         other at addresses of their own. None: nobody is asked there."""
         for party in self.party.ecosystem.parties.values():
-            for known in (party.url, party.seen_at):
+            for known in (party.url, party.seen_at, *self._seen_at.get(party.name, ())):
                 if url.startswith(f"{known}/"):
                     return party, party.url + url.removeprefix(known)
         return None

@@ -19,7 +19,7 @@ import socket
 import ssl
 import struct
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,6 +39,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from pki.issuing import key_usage
 from pki.profiles import KeyUsage
 
+from .addresses import alone
 from .keystore import sealing_secret
 from .problems import WrongUseError
 from .reach import is_wildcard
@@ -122,7 +123,8 @@ class ServerTls:
 
     def _ca(self) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
         """The ecosystem's TLS CA; made when it is not there, or ends before what it would issue."""
-        with _alone(self._folder):
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with alone(self._folder / "lock"):
             certificate_file, key_file = self._folder / "ca.pem", self._folder / "ca.key"
             there = certificate_file.exists() and key_file.exists()
             secret = sealing_secret(self._folder / "ca.secret", lost=there).hex()
@@ -286,15 +288,6 @@ def _content(file: Path, where: str) -> bytes:
         return file.read_bytes()
     except OSError as error:
         raise TlsError(f"{where}: {file}: {error.strerror}") from None
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One process at a time, of all that share the folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("ab") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _write(file: Path, content: bytes, mode: int) -> None:
