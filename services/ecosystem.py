@@ -150,6 +150,16 @@ POLICIES: Mapping[str, Policy] = {
         ("refuse", "allow"),
         "whether a contract certificate that has expired may still ask for its update",
     ),
+    "pointers": Policy(
+        ("ocsp-and-crl", "ocsp", "crl", "none"),
+        "what certificates that are issued say where their status is told: by OCSP (AIA), in a "
+        "revocation list (CRL distribution point), both or neither",
+    ),
+    "ocsp_input": Policy(
+        ("strict", "lenient"),
+        "whether an OCSP request must be as RFC 6960 has it, or may also be posted as hex or "
+        "base64 text; hex is answered in hex",
+    ),
     "secc_names": Policy(
         ("evseid", "free"),
         "what a charger's certificate may be issued to: an EVSEID of its operator, or any name "
@@ -158,9 +168,17 @@ POLICIES: Mapping[str, Policy] = {
 }
 
 POLICIES_OF: Mapping[str, tuple[str, ...]] = {
-    "v2g-root": ("secc_names",),
+    "v2g-root": ("secc_names", "pointers", "ocsp_input"),
     "pcp": ("identifiers", "oem_revocation", "anchors"),
-    "mo": ("identifiers", "oem_revocation", "anchors", "renewals", "offline_sessions"),
+    "mo": (
+        "identifiers",
+        "oem_revocation",
+        "anchors",
+        "renewals",
+        "offline_sessions",
+        "pointers",
+        "ocsp_input",
+    ),
     "cps": ("identifiers", "contract_revocation", "anchors"),
     "ccp": (
         "identifiers",
@@ -171,7 +189,7 @@ POLICIES_OF: Mapping[str, tuple[str, ...]] = {
         "unknown_root_code",
         "expired_update",
     ),
-    "oem": ("identifiers", "anchors"),
+    "oem": ("identifiers", "anchors", "pointers", "ocsp_input"),
     "cpo": (
         "identifiers",
         "contract_revocation",

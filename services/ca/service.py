@@ -39,17 +39,9 @@ from pki.keys import Signer
 from pki.names import Subject, common_name, readable
 from pki.profiles import Role, profile
 from pki.revocation import (
-    CertId,
-    CertificateStatus,
-    OcspAnswer,
-    OcspRequestError,
     RevocationReason,
-    Revoked,
     RevokedCertificate,
     certificate_revocation_list,
-    ocsp_error_response,
-    ocsp_response,
-    read_ocsp_request,
 )
 from services.common import answers
 from services.common.certificates import (
@@ -67,7 +59,7 @@ from services.common.jobs import did
 from services.common.party import Party
 from services.common.problems import NotAsExpectedError
 
-from . import faults, store
+from . import store
 from .store import CaTables
 from .succession import Succession
 from .validity import Validity, life, needs_renewal, rules, validity
@@ -76,8 +68,9 @@ log = logging.getLogger("pnclab")
 
 # The code of a refusal by the rules of issuing: nothing was signed.
 NOT_ISSUED = "not_issued"
-OCSP_LIFE = timedelta(hours=12)
 CRL_LIFE = timedelta(days=7)
+# The rule of an IssuingError by which a certificate is too long.
+SIZE_RULE = "[V2G2-010]"
 # Seconds for which an OCSP signer is used before it is looked up again: another worker may have
 # revoked it.
 SIGNER_REUSE = 2.0
@@ -164,12 +157,13 @@ class OpenAuthority:
 
 
 @dataclass(frozen=True)
-class _Crl:
-    """A revocation list that was given out: its bytes, how many entries, since when."""
+class RevocationList:
+    """A revocation list that was given out: its bytes (DER), how many entries, since when."""
 
     encoded: bytes
     entries: int
-    issued: datetime
+    this_update: datetime
+    next_update: datetime
 
 
 class CertificateAuthority:
@@ -185,7 +179,7 @@ class CertificateAuthority:
         """``on_revoked`` is called with a fingerprint inside the transaction that revokes it."""
         self.party = party
         self._on_revoked = on_revoked
-        self._crls: dict[int, _Crl] = {}
+        self._crls: dict[int, RevocationList] = {}
         self.tables = tables
         self.roles = tuple(roles)
         self.succession = Succession(self)
@@ -456,20 +450,32 @@ class CertificateAuthority:
             assert request_key is not None
             return self._same_again(known, public_key, request_key)
         wanted_by = by.role if by is not None else self.party.issuer(role) or role
-        issuer = self._again(by) if by is not None else self.authority(wanted_by)
+        issuer = self.again(by) if by is not None else self.authority(wanted_by)
         wanted = validity(self.party, role, issuer.certificate, not_before, not_after)
-        try:
-            certificate = issue(
+        serial = self._serial(role, subject)
+
+        def signed(ocsp_url: str | None, crl_url: str | None) -> x509.Certificate:
+            return issue(
                 rules(self.party, role),
                 subject=subject,
                 public_key=public_key,
                 authority=issuer.authority,
                 not_before=wanted.first,
                 not_after=wanted.last,
-                serial=self._serial(role, subject),
-                ocsp_url=None if role is Role.OCSP_SIGNER else f"{self.party.config.seen_at}/ocsp",
-                crl_url=None,
+                serial=serial,
+                ocsp_url=ocsp_url,
+                crl_url=crl_url,
             )
+
+        ocsp_url, crl_url = self._pointers(role, issuer)
+        try:
+            try:
+                certificate = signed(ocsp_url, crl_url)
+            except IssuingError as error:
+                # A long name or address leaves no room for both: OCSP is what stacks ask for.
+                if error.rule != SIZE_RULE or ocsp_url is None or crl_url is None:
+                    raise
+                certificate = signed(ocsp_url, None)
         except IssuingError as error:
             raise Refusal(422, NOT_ISSUED, str(error)) from None
         told = self._issued_event(certificate, role, issuer.title, wanted)
@@ -523,10 +529,26 @@ class CertificateAuthority:
         issuer = next(own for own in self._authorities if own.id == known.authority)
         return Issued((certificate, *issuer.chain), new=False)
 
+    def _pointers(self, role: Role, issuer: OpenAuthority) -> tuple[str | None, str | None]:
+        """Where a certificate says that its status is told: by OCSP, in a revocation list.
+
+        The list is that of the very authority that issues, by its number: another one of its
+        role takes over some day.
+        """
+        policy, at = self.party.config.policy["pointers"], self.party.config.seen_at
+        if role is Role.OCSP_SIGNER:  # id-pkix-ocsp-nocheck instead
+            return None, None
+        return (
+            f"{at}/ocsp" if policy in ("ocsp-and-crl", "ocsp") else None,
+            f"{at}/crl/{issuer.role.value}/{issuer.number}"
+            if policy in ("ocsp-and-crl", "crl")
+            else None,
+        )
+
     def _serial(self, role: Role, subject: Subject) -> int:
         return new_serial(self.party.entropy(f"serial/{role.value}/{subject.common_name}", 20))
 
-    def _again(self, authority: OpenAuthority) -> OpenAuthority:
+    def again(self, authority: OpenAuthority) -> OpenAuthority:
         """``authority`` as it is now: its key may be lost since."""
         return next(own for own in self._authorities if own.id == authority.id)
 
@@ -604,70 +626,9 @@ class CertificateAuthority:
         self._responders.clear()  # one of them may be what was revoked
         return revoked
 
-    async def ocsp(self, request: bytes) -> bytes:
-        """Answer an OCSP request (RFC 6960), DER in and out; never raises on bad input."""
-        try:
-            asked = read_ocsp_request(request)
-        except OcspRequestError:
-            return ocsp_error_response("malformedRequest")
-        now = self.party.clock.now().replace(microsecond=0)
-        responder: OpenAuthority | None = None
-        answers, names = [], []
-        for cert_id in asked.cert_ids:
-            authority = await self._named(cert_id)
-            if authority is None or (responder is not None and authority.id != responder.id):
-                # One signature cannot speak for two issuers: a delegated responder is
-                # authorised by the issuer of the certificates in question (4.2.2.2).
-                return ocsp_error_response("unauthorized")
-            row, seen = await self.party.database.read(
-                lambda session, a=authority, c=cert_id: (  # type: ignore[misc]
-                    session.get(self.tables.certificate, (a.id, store.serial_text(c.serial))),
-                    self._holdings(session),
-                )
-            )
-            await self._take_over(seen)
-            responder = self._again(authority)
-            if row is not None:
-                names.append(row.common_name)
-            answers.append(
-                OcspAnswer(
-                    cert_id=cert_id,
-                    status=_status(row, now),
-                    this_update=now,
-                    next_update=now + OCSP_LIFE,
-                )
-            )
-        if responder is None:
-            return ocsp_error_response("malformedRequest")
-        fault = await self.party.faults.at("ocsp", pcid=names, emaid=names)
-        if fault is not None and fault.kind == "ocsp-wrong-signer":
-            responder = self._another(responder)
-        try:
-            signer = await self._answering(responder)
-            if fault is not None:
-                return faults.ocsp(fault, answers, signer, produced_at=now, nonce=asked.nonce)
-            return ocsp_response(answers, signer, produced_at=now, nonce=asked.nonce)
-        except Refusal as reason:
-            # Nobody is left who could sign for this issuer (RFC 5019, 2.2.3).
-            log.info("%s: no OCSP answer: %s", self.party.config.name, reason.message)
-            return ocsp_error_response("unauthorized")
-
-    async def _answering(self, authority: OpenAuthority) -> Authority:
-        """Who signs OCSP answers about what ``authority`` issued. Refusal: nobody can."""
-        if not authority.has_delegated_responder:
-            return authority.authority
-        if not authority.valid_at(self.party.clock.now()) and not authority.lost:
-            return authority.authority  # nobody can be delegated beyond its end
-        return await self.ocsp_signer(authority)
-
-    def _another(self, authority: OpenAuthority) -> OpenAuthority:
-        """An authority of this party that has an OCSP signer, and is not ``authority``."""
-        others = [own for own in self._authorities if own.has_delegated_responder]
-        return next(own for own in others if own.id != authority.id)
-
-    async def crl(self, role: Role, number: int | None = None) -> bytes:
+    async def crl(self, role: Role, number: int | None = None) -> RevocationList:
         """The revocation list of the authority of ``role`` that issues, or of an older one by its
-        number (DER); a new list when something was revoked since, or half of its life is over.
+        number; a new list when something was revoked since, or half of its life is over.
 
         Refusal 404 for a number that there is not. Where the key is lost, the last list there
         was, until that is over; then Refusal 503.
@@ -679,13 +640,17 @@ class CertificateAuthority:
         count = await self.party.database.read(
             lambda session: len(store.revoked_of(self.tables, session, authority.id))
         )
-        if known and known.entries == count and known.issued <= now < known.issued + CRL_LIFE / 2:
-            return known.encoded
+        if (
+            known
+            and known.entries == count
+            and known.this_update <= now < known.this_update + CRL_LIFE / 2
+        ):
+            return known
         if authority.lost:
-            if known is None or not known.issued <= now < known.issued + CRL_LIFE:
+            if known is None or not known.this_update <= now < known.next_update:
                 authority.authority.signer.sign(b"")
             assert known is not None
-            return known.encoded
+            return known
 
         def next_number(session: Session) -> tuple[int, list[Any]]:
             row = session.get_one(self.tables.authority, authority.id)
@@ -705,8 +670,8 @@ class CertificateAuthority:
             this_update=now,
             next_update=now + CRL_LIFE,
         )
-        self._crls[authority.id] = _Crl(encoded, len(revoked), now)
-        return encoded
+        made = self._crls[authority.id] = RevocationList(encoded, len(revoked), now, now + CRL_LIFE)
+        return made
 
     async def all_certificates(self, role: str | None) -> list[KnownCertificate]:
         """What was issued here, and the authorities' own certificates that others issued."""
@@ -729,16 +694,6 @@ class CertificateAuthority:
         ]
         return own + issued
 
-    async def _named(self, cert_id: CertId) -> OpenAuthority | None:
-        """The authority that an OCSP request means; another process may just have made it."""
-        for attempt in range(2):
-            for own in self._authorities:
-                if cert_id.matches(own.certificate):
-                    return own
-            if attempt == 0:
-                await self.look()
-        return None
-
     def _numbered(self, role: Role, number: int) -> OpenAuthority:
         for own in self._authorities:
             if (own.role, own.number) == (role, number):
@@ -758,12 +713,3 @@ def _authority_name(role: Role, number: int, organisation: str) -> str:
     # Generations are told apart by name: chains are also drawn and searched by it.
     rest = f" {family.upper()} {words[level]}" + (f" G{number}" if number > 1 else "")
     return organisation[: 64 - len(rest)] + rest
-
-
-def _status(row: Any, now: datetime) -> CertificateStatus | Revoked:
-    if row is None:
-        return CertificateStatus.UNKNOWN
-    if row.revoked_at is None:
-        return CertificateStatus.GOOD
-    # Revoked stays revoked where the clock went backwards; not since a time to come, though.
-    return Revoked(min(row.revoked_at, now), RevocationReason(row.reason))

@@ -157,12 +157,21 @@ class Envelope:
                     "status": status,
                     "request": request,
                     "response": response,
+                    **_diagnosis(kept[0]),
                 },
                 request=request_raw,
                 response=response_raw,
                 cost={"bytes": len(asked) + len(answered)},
             )
         )
+
+
+def _diagnosis(start: Message) -> dict[str, str]:
+    """What a door says in a header of a request that its protocol has no words for."""
+    for name, value in start["headers"]:
+        if name == b"pnclab-diagnosis":
+            return {"diagnosis": value.decode("latin-1")}
+    return {}
 
 
 def _streams(start: Message) -> bool:

@@ -58,6 +58,7 @@ from .engines import READERS, engine_for, is_away, lock_key, shown
 from .errors import DatabaseUnavailable, Refusal
 from .event_log import START, EventLog, Wanted
 from .events import Event, current_unit
+from .glance import Glance
 
 T = TypeVar("T")
 
@@ -222,6 +223,9 @@ class Database:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._writer: threading.Thread | None = None
         self._locks = _Locks(self)
+        # Rows by key without a thread; None where the database is a server.
+        path = make_url(url).database
+        self.glance = Glance(path) if self.is_sqlite and path else None
 
     def __str__(self) -> str:
         return shown(self.url)
@@ -239,6 +243,8 @@ class Database:
             self._writer.join(timeout=10)
             self._writer = None
         self._locks.close()
+        if self.glance is not None:
+            self.glance.close()
         self.engine.dispose()
 
     async def read(self, query: Callable[[Session], T]) -> T:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from services.ca.doors import admin, est, importing, public
+from services.ca.doors import admin, est, importing, ocsp, public
 from services.common.app import build_app
 from services.common.party import Party
 from services.ecosystem import Ecosystem
@@ -17,7 +17,7 @@ from .store import TABLES
 def create(ecosystem: Ecosystem, name: str) -> FastAPI:
     party = Party(ecosystem, name, TABLES)
     service = MobilityOperator(party)
-    return build_app(
+    app = build_app(
         party,
         description="A mobility operator: drivers, contracts, authorizations, invoices.",
         service=service,
@@ -25,6 +25,7 @@ def create(ecosystem: Ecosystem, name: str) -> FastAPI:
             contracts.router,
             settlement.router,
             public.router,
+            ocsp.router,
             est.router,
             importing.router,
             admin.router,
@@ -37,3 +38,5 @@ def create(ecosystem: Ecosystem, name: str) -> FastAPI:
             service.transfers.take_over,
         ),
     )
+    app.add_middleware(ocsp.FastPath, responder=service.responder)
+    return app

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pki.profiles import Role
 from services.ca.enrolment import Counter, Enrolment
 from services.ca.importing import take_up
+from services.ca.responder import Responder
 from services.ca.service import CertificateAuthority
 from services.common.party import Party
 
@@ -31,6 +32,7 @@ class MobilityOperator:
         )
         self.accounts = Accounts(party)
         self.contracts = Contracts(party, self.ca)
+        self.responder = Responder(self.ca)
         self.enrolment = Enrolment(
             self.ca,
             (Counter("mo", Role.CONTRACT, ("mo",), self.contracts.enrolled),),

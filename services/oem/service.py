@@ -30,6 +30,7 @@ from services.ca.enrolment import (
     leaf_subject,
 )
 from services.ca.importing import take_up
+from services.ca.responder import Responder
 from services.ca.service import NOT_ISSUED, CertificateAuthority, Issued, role_domain
 from services.common.auth import Caller
 from services.common.certificates import (
@@ -69,6 +70,7 @@ class VehicleMaker:
             readers=("vehicle",),
         )
         party.keepers["over-the-air"] = self.over_the_air
+        self.responder = Responder(self.ca)
         self.enrolment = Enrolment(
             self.ca, (Counter("oem", Role.OEM_PROVISIONING, ("oem",), self._enrolled),)
         )

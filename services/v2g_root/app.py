@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from services.ca.doors import admin, est, importing, public
+from services.ca.doors import admin, est, importing, ocsp, public
 from services.common.app import build_app
 from services.common.party import Party
 from services.ecosystem import Ecosystem
@@ -17,7 +17,7 @@ from .store import TABLES
 def create(ecosystem: Ecosystem, name: str) -> FastAPI:
     party = Party(ecosystem, name, TABLES)
     service = V2GRootOperator(party)
-    return build_app(
+    app = build_app(
         party,
         description="The V2G root CA, its sub-CAs for charge point operators and provisioning "
         "services, and the leaves that they issue.",
@@ -26,6 +26,7 @@ def create(ecosystem: Ecosystem, name: str) -> FastAPI:
             api.router,
             registrations.router,
             public.router,
+            ocsp.router,
             est.router,
             importing.router,
             admin.router,
@@ -33,3 +34,5 @@ def create(ecosystem: Ecosystem, name: str) -> FastAPI:
         prepare=service.prepare,
         rounds=(service.ca.succession.keep_current,),
     )
+    app.add_middleware(ocsp.FastPath, responder=service.responder)
+    return app

@@ -18,6 +18,7 @@ from services.ca.enrolment import (
     leaf_subject,
 )
 from services.ca.importing import take_up
+from services.ca.responder import Responder
 from services.ca.service import CertificateAuthority, Issued
 from services.common.auth import Caller
 from services.common.certificates import public_key_digest
@@ -42,6 +43,7 @@ class V2GRootOperator:
         self.party = party
         self.ca = CertificateAuthority(party, CA, ROLES)
         self.registrations = Registrations(party)
+        self.responder = Responder(self.ca)
         self.enrolment = Enrolment(
             self.ca,
             (

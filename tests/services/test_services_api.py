@@ -89,6 +89,7 @@ CA = {
     "POST /ocsp": PUBLIC,
     "GET /ocsp/{encoded}": PUBLIC,
     "GET /crl/{role}": PUBLIC,
+    "GET /crl/{role}/{number}": PUBLIC,
     "GET /certificates": ADMIN,
     "POST /revocations": ADMIN,
     "POST /authorities/{role}/rollover": ADMIN,

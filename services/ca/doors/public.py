@@ -1,29 +1,21 @@
-"""What anybody may ask a CA: OCSP (RFC 6960), CRLs (RFC 5280), CA certificates. No token."""
+"""What anybody may ask a CA beside OCSP: CRLs (RFC 5280), CA certificates. No token."""
 
 from __future__ import annotations
 
-import base64
-import binascii
 from typing import Annotated, Any, Literal
-from urllib.parse import unquote
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from pki.names import readable
 from pki.profiles import Role
-from pki.revocation import ocsp_error_response
+from services.ca.doors.ocsp import conditional
 from services.ca.service import CertificateAuthority, OpenAuthority
 from services.common.certificates import b64, der_of, fingerprint
 from services.common.errors import REFUSALS, Refusal
 from services.common.fields import CertificateText
 
 router = APIRouter(tags=["certificate authority"])
-
-OCSP_ANSWER = "application/ocsp-response"
-_OCSP: dict[int | str, dict[str, Any]] = {
-    200: {"content": {OCSP_ANSWER: {}}, "description": "A DER OCSPResponse, errors included."}
-}
 
 
 class AuthorityBody(BaseModel):
@@ -77,42 +69,45 @@ async def authorities(request: Request, all: bool = False) -> list[AuthorityBody
     ]
 
 
-@router.post(
-    "/ocsp",
-    responses=_OCSP,
-    response_class=Response,
-    openapi_extra={"requestBody": {"content": {"application/ocsp-request": {}}, "required": True}},
-)
-async def ocsp(request: Request) -> Response:
-    """The status of a certificate: a DER OCSPRequest in, a DER OCSPResponse out."""
-    return Response(await _ca(request).ocsp(await request.body()), media_type=OCSP_ANSWER)
-
-
-@router.get("/ocsp/{encoded:path}", responses=_OCSP, response_class=Response)
-async def ocsp_get(request: Request, encoded: str) -> Response:
-    """The same by GET: the request as base64 in the path (RFC 6960 appendix A.1)."""
-    try:
-        asked = base64.b64decode(unquote(encoded), validate=True)
-    except (binascii.Error, ValueError):
-        return Response(ocsp_error_response("malformedRequest"), media_type=OCSP_ANSWER)
-    return Response(await _ca(request).ocsp(asked), media_type=OCSP_ANSWER)
-
-
-@router.get(
-    "/crl/{role}",
-    response_class=Response,
-    responses={
+_LIST: dict[str, Any] = {
+    "response_class": Response,
+    "responses": {
         200: {"content": {"application/pkix-crl": {}}, "description": "A DER CertificateList."},
+        304: {"description": "The list that the caller has is still the one."},
         **{k: REFUSALS[k] for k in (404, 422, 503)},
     },
-)
+}
+
+
+@router.get("/crl/{role}", **_LIST)
 async def crl(
     request: Request, role: str, number: Annotated[int | None, Query(ge=1, le=10**6)] = None
 ) -> Response:
     """The revocation list of one authority, by its role (``mo-sub2``): of the one that issues
     now, or of an older one by its number."""
+    return await _listed(request, role, number)
+
+
+@router.get("/crl/{role}/{number}", **_LIST)
+async def numbered_crl(
+    request: Request, role: str, number: Annotated[int, Path(ge=1, le=10**6)]
+) -> Response:
+    """The same by the address that stands in certificates (CRL distribution point)."""
+    return await _listed(request, role, number)
+
+
+async def _listed(request: Request, role: str, number: int | None) -> Response:
     ca = _ca(request)
-    return Response(await ca.crl(role_of(ca, role), number), media_type="application/pkix-crl")
+    found = await ca.crl(role_of(ca, role), number)
+    headers = {name.lower(): value for name, value in request.scope["headers"]}
+    kind = [
+        (b"content-type", b"application/pkix-crl"),
+        (b"content-length", str(len(found.encoded)).encode()),
+    ]
+    status, raw, content = conditional(headers, kind, found.encoded, found)
+    response = Response(content, status)
+    response.raw_headers = raw
+    return response
 
 
 def role_of(ca: CertificateAuthority, role: str) -> Role:
