@@ -179,7 +179,7 @@ POLICIES_OF: Mapping[str, tuple[str, ...]] = {
         "pointers",
         "ocsp_input",
     ),
-    "cps": ("identifiers", "contract_revocation", "anchors"),
+    "cps": ("identifiers", "contract_revocation", "anchors", "pointers", "ocsp_input"),
     "ccp": (
         "identifiers",
         "oem_revocation",

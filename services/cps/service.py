@@ -55,6 +55,7 @@ from v2g.messages import iso2
 from .store import REFUSED, SIGNED, SIGNED_AGAIN, STORED, SignedRow, SignerRow
 
 if TYPE_CHECKING:
+    from services.ca.responder import Responder
     from services.ca.service import CertificateAuthority
 
     from .hosted import HostedContracts
@@ -96,6 +97,7 @@ class ProvisioningService:
     # What is put beside it: contracts for operators without a CA, and the CA for that.
     hosted: HostedContracts
     ca: CertificateAuthority
+    responder: Responder
 
     def __init__(self, party: Party) -> None:
         self.party = party

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from services.ca.doors import admin, est, importing, ocsp, public
+from services.ca.doors import admin, est, importing, ocsp, opnc, public
 from services.common.app import build_app
 from services.common.party import Party
 from services.ecosystem import Ecosystem
@@ -27,6 +27,7 @@ def create(ecosystem: Ecosystem, name: str) -> FastAPI:
             public.router,
             ocsp.router,
             est.router,
+            opnc.router,
             importing.router,
             admin.router,
         ),

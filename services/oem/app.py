@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from services.ca.doors import admin, est, importing, ocsp, public
+from services.ca.doors import admin, est, importing, ocsp, opnc, public
 from services.common.app import build_app
 from services.common.party import Party
 from services.ecosystem import Ecosystem
@@ -21,7 +21,15 @@ def create(ecosystem: Ecosystem, name: str) -> FastAPI:
         party,
         description="A vehicle maker with a root of its own; builds cars and registers them.",
         service=service,
-        doors=(api.router, public.router, ocsp.router, est.router, importing.router, admin.router),
+        doors=(
+            api.router,
+            public.router,
+            ocsp.router,
+            est.router,
+            opnc.router,
+            importing.router,
+            admin.router,
+        ),
         prepare=service.prepare,
         rounds=(service.ca.succession.keep_current, service.resume),
     )

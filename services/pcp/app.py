@@ -8,7 +8,7 @@ from services.common.app import build_app
 from services.common.party import Party
 from services.ecosystem import Ecosystem
 
-from .doors import api, opcp
+from .doors import api, opcp, opnc
 from .service import ProvisioningPool
 from .store import TABLES
 
@@ -20,6 +20,6 @@ def create(ecosystem: Ecosystem, name: str) -> FastAPI:
         party,
         description="The provisioning certificates of all cars, registered by their makers.",
         service=service,
-        doors=(api.router, opcp.router),
+        doors=(api.router, opcp.router, opnc.router),
         prepare=service.prepare,
     )

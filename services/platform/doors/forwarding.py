@@ -12,12 +12,31 @@ from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 from starlette.routing import Route
 
+from services.ca.doors import opnc as ca_opnc
+from services.ccp.doors import opcp as ccp_opcp
+from services.ccp.doors import opnc as ccp_opnc
 from services.common.auth import Caller
 from services.common.errors import Refusal
+from services.cps.doors import opcp as cps_opcp
+from services.cps.doors import opnc as cps_opnc
+from services.pcp.doors import opcp as pcp_opcp
+from services.pcp.doors import opnc as pcp_opnc
 from services.platform.service import Platform
+from services.rcp.doors import opcp as rcp_opcp
+from services.rcp.doors import opnc as rcp_opnc
 
 # Kind of party ("ca": whichever has the CA that is asked) -> its routers that are handed on.
-HANDED_ON: tuple[tuple[str, APIRouter], ...] = ()
+HANDED_ON: tuple[tuple[str, APIRouter], ...] = (
+    ("rcp", rcp_opcp.router),
+    ("pcp", pcp_opcp.router),
+    ("cps", cps_opcp.router),
+    ("ccp", ccp_opcp.router),
+    ("rcp", rcp_opnc.router),
+    ("pcp", pcp_opnc.router),
+    ("cps", cps_opnc.router),
+    ("ccp", ccp_opnc.router),
+    ("ca", ca_opnc.router),
+)
 
 # How a path begins -> the service that a token must be for (OPCP, authentication).
 SERVICE_OF = (
@@ -25,6 +44,13 @@ SERVICE_OF = (
     ("/v1/oem", "pcpservice"),
     ("/v1/cps", "cpservice"),
     ("/v1/ccp", "ccpservice"),
+    ("/HubjectWS/", "pcpservice"),
+    ("/cps/", "cpservice"),
+    ("/opnc/v1/rcp", "rcpservice"),
+    ("/opnc/v1/pcp", "pcpservice"),
+    ("/opnc/v1/cps", "cpservice"),
+    ("/opnc/v1/ccp", "ccpservice"),
+    ("/opnc/v1/pki", "pkigateway"),
     ("/.well-known/", "pkigateway"),
 )
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
