@@ -59,7 +59,7 @@ from services.common.jobs import did
 from services.common.party import Party
 from services.common.problems import NotAsExpectedError
 
-from . import store
+from . import faults, store
 from .store import CaTables
 from .succession import Succession
 from .validity import Validity, life, needs_renewal, rules, validity
@@ -454,28 +454,32 @@ class CertificateAuthority:
         wanted = validity(self.party, role, issuer.certificate, not_before, not_after)
         serial = self._serial(role, subject)
 
-        def signed(ocsp_url: str | None, crl_url: str | None) -> x509.Certificate:
+        asked = faults.Wanted(subject, *self._pointers(role, issuer))
+        if role.is_leaf and role is not Role.OCSP_SIGNER:
+            asked = await self._perhaps_spoilt(role, asked)
+
+        def signed(crl_url: str | None) -> x509.Certificate:
             return issue(
                 rules(self.party, role),
-                subject=subject,
+                subject=asked.subject,
                 public_key=public_key,
                 authority=issuer.authority,
                 not_before=wanted.first,
                 not_after=wanted.last,
                 serial=serial,
-                ocsp_url=ocsp_url,
+                ocsp_url=asked.ocsp_url,
                 crl_url=crl_url,
+                deviations=asked.deviations,
             )
 
-        ocsp_url, crl_url = self._pointers(role, issuer)
         try:
             try:
-                certificate = signed(ocsp_url, crl_url)
+                certificate = signed(asked.crl_url)
             except IssuingError as error:
                 # A long name or address leaves no room for both: OCSP is what stacks ask for.
-                if error.rule != SIZE_RULE or ocsp_url is None or crl_url is None:
+                if error.rule != SIZE_RULE or asked.ocsp_url is None or asked.crl_url is None:
                     raise
-                certificate = signed(ocsp_url, None)
+                certificate = signed(None)
         except IssuingError as error:
             raise Refusal(422, NOT_ISSUED, str(error)) from None
         told = self._issued_event(certificate, role, issuer.title, wanted)
@@ -528,6 +532,16 @@ class CertificateAuthority:
             )
         issuer = next(own for own in self._authorities if own.id == known.authority)
         return Issued((certificate, *issuer.chain), new=False)
+
+    async def _perhaps_spoilt(self, role: Role, asked: faults.Wanted) -> faults.Wanted:
+        name = asked.subject.common_name
+        chargers = [
+            one.name
+            for one in self.party.ecosystem.of_kind("charger")
+            if one.options["evse_id"] == name
+        ]
+        fault = await self.party.faults.at("certificate", pcid=name, emaid=name, charger=chargers)
+        return asked if fault is None else faults.certificate(fault, asked, rules(self.party, role))
 
     def _pointers(self, role: Role, issuer: OpenAuthority) -> tuple[str | None, str | None]:
         """Where a certificate says that its status is told: by OCSP, in a revocation list.

@@ -78,12 +78,19 @@ async def _reordered(_party: Party, fault: Fault, data: ContractData, _by: str) 
     return replace(data, provisioning_chain=(leaf, *reversed(issuers)))
 
 
+async def _oversize(_party: Party, _fault: Fault, data: ContractData, _by: str) -> ContractData:
+    # The schema has room for four sub-CAs. Each once more: who walks the chain finds its way.
+    leaf, *issuers = data.provisioning_chain
+    return replace(data, provisioning_chain=(leaf, *issuers, *issuers)[:5])
+
+
 _SPOILS: Mapping[str, Spoil] = {
     "bundle-tampered": _tampered,
     "bundle-wrong-signature": _wrong_signature,
     "bundle-wrong-role": _wrong_role,
     "bundle-wrong-emaid": _wrong_emaid,
     "chain-reordered": _reordered,
+    "bundle-oversize": _oversize,
 }
 
 

@@ -226,6 +226,27 @@ KINDS: Mapping[str, Kind] = {
             )
         },
     ),
+    "contract-not-found": Kind(
+        ("ccp",),
+        "request",
+        "answers a CertificateInstallationReq on the platforms' doors (OPCP, OPNC) with 404 and "
+        "errorMessages, without EXI, and does not do the work",
+        "whatever a backend makes of a 404 that holds nothing for the car",
+        _HTTP,
+    ),
+    "root-list-broken": Kind(
+        ("rcp",),
+        "answer",
+        "one certificate in a list of roots cannot be read; the others are as they are",
+        "a client that reads all or nothing has no roots (MaEVe); unexpected_answer at a party",
+        _HTTP,
+        {
+            "entry": _choice(("last", "first"), "which entry of the list"),
+            "how": _choice(
+                ("cut-off", "not-base64", "empty"), "what the certificate is like instead"
+            ),
+        },
+    ),
     "expired-token": Kind(
         ANY_PARTY,
         "token",
@@ -288,6 +309,56 @@ KINDS: Mapping[str, Kind] = {
         "signed by an OCSP signer of the same house that another CA certified",
         "ocsp.unauthorised-responder; FAILED_CertChainError where an answer is required",
         _CONTRACT,
+    ),
+    "ocsp-no-nonce": Kind(
+        CAS,
+        "ocsp",
+        "answers a request with a nonce, properly signed, without it or with another one",
+        "a client that wants its nonce back refuses the answer (openssl: Nonce Verify error, "
+        "where it is another one)",
+        _CONTRACT,
+        {"nonce": _choice(("left-out", "another"), "what becomes of the nonce")},
+    ),
+    "certificate-without-aia": Kind(
+        CAS,
+        "certificate",
+        "issues a leaf that names no OCSP responder; it stays like that",
+        "revocation.unavailable where an answer is required: FAILED_CertChainError; CitrineOS: "
+        "CertChainError",
+        (*_CONTRACT, "charger"),
+    ),
+    "certificate-wrong-dc": Kind(
+        CAS,
+        "certificate",
+        "issues a leaf with another domain component in its subject, or with none; it stays like "
+        "that",
+        "profile.domain-component: a provisioning service's leaf is refused "
+        "(FAILED_CertChainError at a car); a contract's or a car's is a warning",
+        (*_CONTRACT, "charger"),
+        {"dc": Parameter("WRONG", "the domain component, or nothing", most=63)},
+    ),
+    "est-reordered": Kind(
+        CAS,
+        "pkcs7",
+        "EST: the certificates of cacerts stand in another order",
+        "a client that takes the last one for the root, or the chain as it stands (CitrineOS), "
+        "sends a chain that does not verify",
+        ("caller",),
+        {
+            "order": _choice(
+                ("sorted", "reversed", "root-second"),
+                "by their bytes as DER sorts a set, from the root downwards, or the root in "
+                "the middle",
+            )
+        },
+    ),
+    "est-truncated": Kind(
+        CAS,
+        "pkcs7",
+        "EST: the last bytes of the PKCS#7 in an answer are missing",
+        "a client that cannot read it has no certificate; the same request again gets it",
+        ("caller",),
+        {"bytes": Parameter(40, "how many are missing", 1, 4000)},
     ),
     # -------------------------------------------------------------- contracts
     "key-does-not-match": Kind(
@@ -374,10 +445,19 @@ KINDS: Mapping[str, Kind] = {
         _CONTRACT,
         {"order": _choice(("reversed", "sub-cas"), "all turned round, or the two sub-CAs swapped")},
     ),
+    "bundle-oversize": Kind(
+        ("ccp",),
+        "bundle",
+        "two more CA certificates stand in the provisioning service's chain (it is not signed)",
+        "an exiResponse that outgrows the 5600 and 7500 characters of many stacks; a car may "
+        "accept it",
+        _CONTRACT,
+    ),
     "installation-failed": Kind(
         ("ccp",),
         "installation",
-        "answers a good request for a contract with a refusal in EXI",
+        "answers a good request for a contract with a refusal in EXI; on the platforms' doors "
+        "with status 404",
         "the CertificateInstallationRes of the code",
         ("pcid",),
         {

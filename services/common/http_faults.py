@@ -44,6 +44,15 @@ STEERING = (
 TOKEN_PATH = "/oauth/token"  # noqa: S105
 
 _JSON = b"application/json"
+# Kinds that are about one call: its method and the last part of its path.
+_ONLY_AT: Mapping[str, Sequence[str]] = {
+    "contract-not-found": ("POST signedcontractdata",),
+    "root-list-broken": ("GET roots", "GET rootcerts", "GET rootcertificates"),
+}
+NOT_FOUND = {
+    "errorMessages": ["Contract or Vehicle not found."],
+    "traceId": "00000000-0000-4000-8000-000000000404",
+}
 GARBAGE = b"<\x00garbage, as this party was told\xff>"
 
 
@@ -53,6 +62,7 @@ class Exchange:
     def __init__(self, party: Party, scope: Scope, body: bytes, receive: Receive) -> None:
         self.party = party
         self.path: str = scope["path"]
+        self._call = f"{scope['method']} {self.path.rstrip('/').rpartition('/')[2].lower()}"
         self._scope = scope
         self._body = body
         self._receive = receive
@@ -80,6 +90,8 @@ class Exchange:
             return await self._hang_up()
         if fault.kind == "hang":
             return [] if await self._gone_within(fault["seconds"]) else None
+        if fault.kind == "contract-not-found":
+            return _answer(404, json.dumps(NOT_FOUND).encode(), _JSON)
         text = fault["body"]
         return _answer(fault["status"], text.encode(), _media_type(text))
 
@@ -87,11 +99,15 @@ class Exchange:
         delay = await self._at("answer", "delay")
         if delay is not None and await self._gone_within(delay["seconds"]):
             return []
-        fault = await self._at("answer", "garbage", "oversize", "lose-answer")
+        fault = await self._at("answer", "garbage", "oversize", "lose-answer", "root-list-broken")
         if fault is None:
             return answer
         if fault.kind == "garbage":
             return _answer(200, GARBAGE, _type_of(answer))
+        if fault.kind == "root-list-broken":
+            content = b"".join(message.get("body", b"") for message in answer[1:])
+            broken = with_broken_root(content, fault["entry"], fault["how"])
+            return _answer(answer[0]["status"], broken, _type_of(answer))
         if fault.kind == "oversize":
             content = b"".join(message.get("body", b"") for message in answer[1:])
             return _answer(
@@ -114,7 +130,8 @@ class Exchange:
 
         def can_act(fault: Fault) -> bool:
             named = self.path != TOKEN_PATH or "path" in fault.target
-            return named and (not kinds or fault.kind in kinds)
+            here = self._call in _ONLY_AT.get(fault.kind, (self._call,))
+            return named and here and (not kinds or fault.kind in kinds)
 
         return await faults.at(point, when=can_act, **self._about)
 
@@ -193,6 +210,30 @@ def _contract(found: Mapping[str, Sequence[str]]) -> list[str]:
         except (ValueError, exi.EXIError, WrongMessage):
             return []
     return []
+
+
+def with_broken_root(content: bytes, entry: str, how: str) -> bytes:
+    """A list of roots (JSON) in which one certificate cannot be read."""
+    document = json.loads(content)
+    found = _certificates(document)
+    if found:
+        holder, key = found[0 if entry == "first" else -1]
+        good = holder[key]
+        holder[key] = {"cut-off": good[: len(good) // 8 * 4], "not-base64": f"*{good}*"}.get(
+            how, ""
+        )
+    return json.dumps(document).encode()
+
+
+def _certificates(value: object) -> list[tuple[dict[str, str], str]]:
+    """Where certificates stand in JSON, whatever the door calls them."""
+    if isinstance(value, list):
+        return [found for one in value for found in _certificates(one)]
+    if not isinstance(value, dict):
+        return []
+    named = [key for key in value if key.lower() in ("certificate", "cacertificate")]
+    here = [(value, key) for key in named if isinstance(value[key], str)]
+    return here + [found for one in value.values() for found in _certificates(one)]
 
 
 def _caller(party: Party, scope: Scope) -> str | None:

@@ -5,6 +5,7 @@ told; and without it the same thing is accepted.
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import re
 import time
@@ -17,14 +18,32 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import ocsp
 from typer.testing import CliRunner
 
+from pki.chain import RevocationPolicy, judge
+from pki.der import DerError
+from pki.edition import ISO2
+from pki.issuing import certificate_request
+from pki.keys import SoftwareKey
+from pki.names import Subject, domain_components
+from pki.pkcs7 import certificates_in
+from pki.profiles import Role
+from pki.revocation import ocsp_request, ocsp_url
+from pki.trust import Anchor
 from scenarios.cli.app import app as pnclab
+from services.common.certificates import read_certificate
+from services.common.errors import Refusal
 from services.common.fault_kinds import ANY_PARTY, KINDS, TARGETS, Kind
 from services.common.faults import MAX_FAULTS, REREAD
 from services.ecosystem import KINDS as PARTY_KINDS
 from services.ecosystem import load, to_document
 from services.serve import create_app
+from v2g import exi
+from v2g.certificate_installation import RootId, build_request
+from v2g.messages import iso2
 
 if TYPE_CHECKING:
     from conftest import World
@@ -395,6 +414,206 @@ def _(world: World, pcid: str) -> None:
         with fault(world, OPERATOR, "refuse-authorization", target=target, parameters=parameters):
             assert ended(world.charge(pcid, 100)) == ("refused", "AuthorizationReq", said)
     accepted(world, pcid)
+
+
+@effect("ocsp-no-nonce")
+def _(world: World, _pcid: str) -> None:
+    chain = world.contract(world.car(oem=MAKER)["pcid"])["chain"]
+    leaf, issuer = (read_certificate(one, "c") for one in chain[:2])
+
+    def nonce(sent: bytes | None) -> bytes | None:
+        asked = ocsp_request(leaf, issuer, nonce=sent)
+        kind = {"Content-Type": "application/ocsp-request"}
+        answer = world.call(OPERATOR, "POST", "/ocsp", content=asked, headers=kind, client=None)
+        said = ocsp.load_der_ocsp_response(answer.content)
+        try:
+            found = said.extensions.get_extension_for_class(x509.OCSPNonce)
+        except x509.ExtensionNotFound:
+            return None
+        return found.value.nonce
+
+    sent = b"a nonce!"
+    with fault(world, OPERATOR, "ocsp-no-nonce", calls=1):
+        assert nonce(sent) is None
+    with fault(world, OPERATOR, "ocsp-no-nonce", calls=1, parameters={"nonce": "another"}):
+        assert nonce(sent) not in (None, sent)
+    assert nonce(sent) == sent
+
+
+def enrolled(world: World, number: int, operation: str = "simpleenroll") -> httpx.Response:
+    """An answer over EST, to a charge point operator."""
+    csr = certificate_request(Subject(f"DEPLGEFA{number:05d}"), SoftwareKey.generate(ISO2))
+    return world.call(
+        "v2g-root",
+        "GET" if operation == "cacerts" else "POST",
+        f"/.well-known/est/cpo/{operation}",
+        content=None if operation == "cacerts" else csr,
+        headers={"Content-Type": "application/pkcs10"},
+        client=STATION,
+    )
+
+
+def in_pkcs7(answer: httpx.Response) -> list[x509.Certificate]:
+    encoded = certificates_in(base64.b64decode(answer.content))
+    return [x509.load_der_x509_certificate(one) for one in encoded]
+
+
+def secc_verdict(world: World, leaf: x509.Certificate) -> set[str]:
+    """The rules that somebody finds broken who wants OCSP answers for a charger's chain."""
+    *subs, root = in_pkcs7(enrolled(world, 0, "cacerts"))
+    found = judge(
+        leaf,
+        subs,
+        (Anchor(root, Role.V2G_ROOT),),
+        role=Role.SECC,
+        edition=ISO2,
+        at=datetime.now(UTC),
+        revocation=[],
+        revocation_policy=RevocationPolicy.IF_AVAILABLE,
+    )
+    return {one.rule for one in found.findings}
+
+
+@effect("certificate-without-aia")
+def _(world: World, _pcid: str) -> None:
+    with fault(world, "v2g-root", "certificate-without-aia", calls=1):
+        (leaf,) = in_pkcs7(enrolled(world, 1))
+    assert ocsp_url(leaf) is None
+    (good,) = in_pkcs7(enrolled(world, 2))
+    assert ocsp_url(good) is not None
+    # It is of the very contract that it is aimed at.
+    car, driver = world.car(oem=MAKER)["pcid"], world.driver()
+    with fault(world, OPERATOR, "certificate-without-aia", target={"emaid": "DESUNCFA000001"}):
+        order = {"driver": driver, "pcid": car}
+        answer = world.call(OPERATOR, "POST", "/contracts", {**order, "emaid": "DESUNCFA000001"})
+        assert answer.status_code in (201, 422), answer.text
+        assert "revocation.unavailable" in answer.text
+    contract = world.contract(car)
+    assert ocsp_url(read_certificate(contract["chain"][0], "c")) is not None
+
+
+@effect("certificate-wrong-dc")
+def _(world: World, _pcid: str) -> None:
+    for dc, number in (("WRONG", 3), ("", 4)):
+        wanted = {"dc": dc}
+        with fault(world, "v2g-root", "certificate-wrong-dc", calls=1, parameters=wanted):
+            (leaf,) = in_pkcs7(enrolled(world, number))
+        assert domain_components(leaf.subject) == ((dc,) if dc else ())
+        assert "profile.domain-component" in secc_verdict(world, leaf)
+    (good,) = in_pkcs7(enrolled(world, 5))
+    assert "profile.domain-component" not in secc_verdict(world, good)
+
+
+@effect("est-reordered")
+def _(world: World, _pcid: str) -> None:
+    good = in_pkcs7(enrolled(world, 0, "cacerts"))
+    for order in KINDS["est-reordered"].parameters["order"].choices:
+        target, wanted = {"caller": STATION}, {"order": order}
+        with fault(world, "v2g-root", "est-reordered", target=target, parameters=wanted):
+            assert in_pkcs7(enrolled(world, 6)) != []
+            found = in_pkcs7(enrolled(world, 0, "cacerts"))
+            assert set(found) == set(good)
+            by_bytes = sorted(good, key=lambda one: one.public_bytes(Encoding.DER))
+            assert (
+                found
+                == {
+                    "sorted": by_bytes,
+                    "reversed": good[::-1],
+                    "root-second": [good[0], good[2], good[1]],
+                }[order]
+            )
+    assert in_pkcs7(enrolled(world, 0, "cacerts")) == good
+
+
+@effect("est-truncated")
+def _(world: World, _pcid: str) -> None:
+    for operation in ("simpleenroll", "cacerts"):
+        good = enrolled(world, 7, operation)
+        with fault(world, "v2g-root", "est-truncated", parameters={"bytes": 100}, calls=1):
+            cut = enrolled(world, 7, operation)
+        assert cut.status_code == 200
+        missing = len(base64.b64decode(good.content)) - len(base64.b64decode(cut.content))
+        assert 90 <= missing <= 110  # a signature may be a byte or two longer
+        with pytest.raises(DerError):
+            in_pkcs7(cut)
+
+
+def asked_for(world: World, pcid: str, **headers: str) -> httpx.Response:
+    """The pool's answer at the platforms' door to the request of a car."""
+    car = world.run(world.service("garage")._car(pcid))
+    roots = [RootId.of(root) for root in car.v2g_roots]
+    request = exi.encode(iso2.SCHEMA, build_request(bytes(8), car.chain[0], roots, car.key))
+    body = {
+        "certificateInstallationReq": base64.b64encode(request).decode(),
+        "xsdMsgDefNamespace": "urn:iso:15118:2:2013:MsgDef",
+    }
+    return world.call(
+        POOL, "POST", "/v1/ccp/signedContractData", body, client=STATION, headers=headers
+    )
+
+
+def exi_in(answer: httpx.Response) -> tuple[str, str]:
+    """The EXI in an answer at the platforms' door (base64), and the ResponseCode in it."""
+    (content,) = answer.json()["CCPResponse"]["emaidContent"]
+    text = content["messageDef"]["certificateInstallationRes"]
+    message = exi.decode(iso2.SCHEMA, base64.b64decode(text))
+    return text, message.Body.BodyElement.ResponseCode.name
+
+
+@effect("contract-not-found")
+def _(world: World, _pcid: str) -> None:
+    built = fresh(world)
+    with fault(world, POOL, "contract-not-found", target={"caller": STATION}):
+        answer = asked_for(world, built)
+        assert answer.status_code == 404
+        assert answer.json()["errorMessages"] == ["Contract or Vehicle not found."]
+        assert set(answer.json()) == {"errorMessages", "traceId"}
+        # Only this call: the pool's own door goes on, and so does the rest of OPCP.
+        accepted(world, built)
+    answer = asked_for(world, built)
+    assert (answer.status_code, exi_in(answer)[1]) == (200, "OK")
+    # With EXI inside: the very same as at the pool's own door.
+    wanted = {"code": "FAILED_ContractCanceled"}
+    with fault(world, POOL, "installation-failed", target={"pcid": built}, parameters=wanted):
+        answer = asked_for(world, built)
+    assert (answer.status_code, exi_in(answer)[1]) == (404, "FAILED_ContractCanceled")
+
+
+@effect("bundle-oversize")
+def _(world: World, _pcid: str) -> None:
+    built = fresh(world)
+    usual = len(exi_in(asked_for(world, built))[0])
+    with fault(world, POOL, "bundle-oversize", target={"pcid": built}):
+        answer = asked_for(world, built)
+        text, code = exi_in(answer)
+        assert (code, len(text) > 7500, len(text) > usual + 1500) == ("OK", True, True)
+        assert ended(world.charge(built, 100)) == CHARGED
+    assert len(exi_in(asked_for(world, built))[0]) == usual
+
+
+@effect("root-list-broken")
+def _(world: World, _pcid: str) -> None:
+    lists = {
+        "/roots": lambda body: [one["certificate"] for one in body],
+        "/v1/root/rootCerts": lambda body: [
+            one["caCertificate"] for one in body["RootCertificateCollection"]["rootCertificates"]
+        ],
+    }
+    for path, certificates in lists.items():
+        good = certificates(world.call("root-pool", "GET", path).json())
+        for entry, at in (("last", -1), ("first", 0)):
+            for how in ("cut-off", "not-base64", "empty"):
+                wanted = {"entry": entry, "how": how}
+                target = {"path": path, "caller": "admin"}
+                with fault(
+                    world, "root-pool", "root-list-broken", target=target, parameters=wanted
+                ):
+                    found = certificates(world.call("root-pool", "GET", path).json())
+                broken = found.pop(at)
+                assert found == [one for one in good if one != good[at]]
+                with pytest.raises(Refusal):
+                    read_certificate(broken, "caCertificate")
+        assert certificates(world.call("root-pool", "GET", path).json()) == good
 
 
 def refused_bundle(world: World, kind: str, words: str, *variants: dict[str, Any]) -> None:

@@ -26,6 +26,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 
 from pki.issuing import CertificateRequest, CertificateRequestError, read_certificate_request
 from pki.pkcs7 import certificates_only
+from services.ca import faults
 from services.ca.enrolment import Counter, Enrolment
 from services.common.auth import Caller, allow
 from services.common.certificates import der_of
@@ -87,7 +88,8 @@ async def cacerts(request: Request) -> Response:
     counter = _counter(request, caller)
     if caller is not None and not _is_well_known(request):
         _must_serve(counter, caller)
-    return await _certificates(request, await _enrolment(request).authorities(counter))
+    chain = await _enrolment(request).authorities(counter)
+    return await _certificates(request, caller, chain)
 
 
 async def simpleenroll(request: Request) -> Response:
@@ -106,7 +108,7 @@ async def _enrolled(request: Request, *, again: bool) -> Response:
     _must_serve(counter, caller)
     wanted = read_request(request.headers.get("content-type", ""), await request.body())
     issued = await _enrolment(request).enrol(counter, wanted, caller, again=again)
-    return await _certificates(request, (issued.certificate,))
+    return await _certificates(request, caller, (issued.certificate,))
 
 
 # -------------------------------------------------------------------------- what was asked
@@ -205,8 +207,17 @@ def _is_well_known(request: Request) -> bool:
 # ---------------------------------------------------------------------- what is answered
 
 
-async def _certificates(request: Request, certificates: Sequence[x509.Certificate]) -> Response:
-    encoded = certificates_only([der_of(one) for one in certificates])
+async def _certificates(
+    request: Request, caller: Caller | None, certificates: Sequence[x509.Certificate]
+) -> Response:
+    content = [der_of(one) for one in certificates]
+    fault = await request.app.state.party.faults.at(
+        "pkcs7",
+        # Of one certificate there is no order.
+        when=lambda one: one.kind != "est-reordered" or len(content) > 1,
+        caller=caller.client if caller else None,
+    )
+    encoded = certificates_only(content) if fault is None else faults.pkcs7(fault, content)
     lines = textwrap.wrap(base64.b64encode(encoded).decode(), _LINE)
     return Response(
         "\n".join(lines) + "\n",
@@ -272,7 +283,13 @@ def _mount(to: APIRouter) -> None:
         for shape in PATHS:
             path = shape.replace("{operation}", name)
             for end in ("", "/"):
-                to.add_route(f"{path}{end}", guarded, methods=[method], include_in_schema=False)
+                to.add_api_route(
+                    f"{path}{end}",
+                    guarded,
+                    methods=[method],
+                    response_class=Response,
+                    include_in_schema=False,
+                )
 
 
 _mount(router)
