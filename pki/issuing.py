@@ -109,6 +109,7 @@ def self_issue(
         raise IssuingError(
             "role", "[V2G2-867]", f"{profile.role} signs itself", "a role that is a root"
         )
+    subject = profile.written(subject)
     _check(profile, subject, signer.public_key, not_before, not_after, serial)
     builder = _builder(
         profile, _name(subject), _name(subject), signer.public_key, not_before, not_after, serial
@@ -169,6 +170,7 @@ def _request(
             "role", "[V2G2-867]", f"{profile.role} issued by another CA", "a root signs itself"
         )
     _check_issuer(profile, authority)
+    subject = profile.written(subject)
     _check(profile, subject, public_key, not_before, not_after, serial)
     _check_within(authority, not_before, not_after)
     builder = _builder(
@@ -378,10 +380,10 @@ def _builder(
             critical=True,
         )
         .add_extension(key_usage(profile.key_usage.issued), critical=True)
-        .add_extension(
-            x509.SubjectKeyIdentifier(subject_key_identifier(public_key)), critical=False
-        )
     )
+    if profile.subject_key_identifier:
+        identifier = x509.SubjectKeyIdentifier(subject_key_identifier(public_key))
+        builder = builder.add_extension(identifier, critical=False)
     if purposes := profile.extended_key_usage.issued:
         builder = builder.add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
     if profile.ocsp_no_check:
@@ -459,6 +461,7 @@ class LeafTemplate:
     def __post_init__(self) -> None:
         _check_issuer(self.profile, self.authority)
         self._algorithm = self.authority.signer.algorithm.identifier
+        self._with_ski = self.profile.subject_key_identifier
 
     def issue(
         self,
@@ -521,7 +524,7 @@ class LeafTemplate:
             cut = self._cut(common_name, public_key, not_before, not_after, serial)
             self._cuts[lengths] = cut
         point = public_point(public_key)
-        ski = hashlib.sha1(point, usedforsecurity=False).digest()
+        ski = hashlib.sha1(point, usedforsecurity=False).digest() if self._with_ski else b""
         return b"".join(
             (
                 cut.before_serial,
@@ -583,7 +586,7 @@ class LeafTemplate:
         at_name = tbs.index(name.encode(), subject.begin)
         point = public_point(public_key)
         at_point = tbs.index(point, subject.end)
-        ski = subject_key_identifier(public_key)
+        ski = subject_key_identifier(public_key) if self._with_ski else b""
         at_ski = tbs.index(ski, at_point + len(point))
         return _Cut(
             before_serial=tbs[: number.start],

@@ -201,6 +201,32 @@ class OcspNoCheckRule:
     present: bool
 
 
+@dataclass(frozen=True)
+class NamePartRule:
+    """What becomes of O or C of a subject: issued as it was asked for, or as `instead`, which is
+    None where it is left out."""
+
+    as_asked: bool = True
+    instead: str | None = None
+
+    def written(self, asked: str | None) -> str | None:
+        return asked if self.as_asked else self.instead
+
+
+@dataclass(frozen=True)
+class KeyIdentifierRule:
+    """Whether a subject key identifier is issued."""
+
+    present: bool
+
+
+@dataclass(frozen=True)
+class SerialRule:
+    """How many octets of entropy a serial number has, 8 to 20."""
+
+    octets: int
+
+
 Requirement = (
     BasicConstraintsRule
     | KeyUsageRule
@@ -210,6 +236,9 @@ Requirement = (
     | IdentifierRule
     | PointersRule
     | OcspNoCheckRule
+    | NamePartRule
+    | KeyIdentifierRule
+    | SerialRule
 )
 
 
@@ -252,6 +281,8 @@ class Deviation:
     row: Row
     who: str
 
+
+NO_DOMAIN_COMPONENT = DomainComponentRule(None, required=False)
 
 _R = TypeVar("_R")
 
@@ -319,6 +350,25 @@ class Profile:
     @property
     def ocsp_no_check(self) -> bool:
         return self._requirement("ocspNoCheck", OcspNoCheckRule).present
+
+    @property
+    def subject_key_identifier(self) -> bool:
+        return self._requirement("subjectKeyIdentifier", KeyIdentifierRule).present
+
+    @property
+    def serial_octets(self) -> int:
+        return self._requirement("serialNumber", SerialRule).octets
+
+    def written(self, subject: Subject) -> Subject:
+        """A subject that was asked for as this profile has it issued: parts that a row leaves
+        out or replaces."""
+        dc = subject.domain_components
+        return Subject(
+            subject.common_name,
+            self._requirement("subject.O", NamePartRule).written(subject.organization),
+            self._requirement("subject.C", NamePartRule).written(subject.country),
+            () if self.domain_component == NO_DOMAIN_COMPONENT else dc,
+        )
 
 
 # ------------------------------------------------------------------ the tables of ISO 15118-2
@@ -391,6 +441,22 @@ def _checked_by_ocsp(present: bool = False) -> Row:
     return Row("ocspNoCheck", OcspNoCheckRule(present), "RFC 6960, 4.2.2.2.1", _TEXT)
 
 
+_NUMBERED = (
+    Row("serialNumber", SerialRule(20), "RFC 5280, 4.1.2.2", _TEXT, Severity.NOTICE),
+    Row(
+        "subjectKeyIdentifier",
+        KeyIdentifierRule(True),
+        "RFC 5280, 4.2.1.2",
+        _TEXT,
+        Severity.NOTICE,
+        "a CA must have one, a leaf should",
+    ),
+    Row("subject.O", NamePartRule(), _STACKS, _IMPLEMENTATION, Severity.NOTICE),
+    Row("subject.C", NamePartRule(), _STACKS, _IMPLEMENTATION, Severity.NOTICE),
+)
+"""What every certificate has that says which one it is and whose; nobody is refused over it."""
+
+
 def _ca(
     dc: str,
     path_length: int | None,
@@ -417,6 +483,7 @@ def _ca(
         life,
         _pointers(Presence.ABSENT, Presence.OPTIONAL) if root else _ASKED_BY_OCSP,
         _checked_by_ocsp(),
+        *_NUMBERED,
     )
 
 
@@ -440,6 +507,7 @@ def _leaf(
         life,
         pointers,
         _checked_by_ocsp(no_check),
+        *_NUMBERED,
     )
 
 
@@ -655,3 +723,90 @@ DEVIATIONS: Mapping[str, Deviation] = {
     )
 }
 """Every deviation by its name."""
+
+
+# ------------------------------------------------------------------------- sets of deviations
+
+_SMALL = "certificates that must fit into small messages"
+
+
+def _compact(row: Row) -> Deviation:
+    return Deviation(f"compact-{row.field}", row, _SMALL)
+
+
+_COMPACT_SERIAL = _compact(
+    Row(
+        "serialNumber",
+        SerialRule(9),
+        "CA/Browser Forum baseline requirements, 7.1",
+        _TEXT,
+        Severity.NOTICE,
+        "at least 64 bits of entropy: nine octets have 70",
+    )
+)
+_COMPACT_O = _compact(
+    Row(
+        "subject.O",
+        NamePartRule(as_asked=False, instead="test"),
+        _SMALL,
+        _INFERENCE,
+        Severity.NOTICE,
+        "a name still says that it is a test",
+    )
+)
+_COMPACT_C = _compact(
+    Row("subject.C", NamePartRule(as_asked=False), _SMALL, _INFERENCE, Severity.NOTICE)
+)
+_COMPACT_DC = _compact(
+    Row(
+        "subject.DC",
+        NO_DOMAIN_COMPONENT,
+        _SMALL,
+        _INFERENCE,
+        Severity.WARNING,
+        "where it is not required",
+    )
+)
+_COMPACT_SKI = _compact(
+    Row(
+        "subjectKeyIdentifier",
+        KeyIdentifierRule(False),
+        "RFC 5280, 4.2.1.2",
+        _TEXT,
+        Severity.NOTICE,
+        "a leaf should have one and nobody looks for it",
+    )
+)
+_COMPACT_POINTERS = _compact(
+    Row(
+        "pointers",
+        PointersRule(Presence.EXPECTED, Presence.ABSENT),
+        "CitrineOS",
+        _IMPLEMENTATION,
+        Severity.WARNING,
+        "OCSP is what stacks ask, so no revocation list is named",
+    )
+)
+# A sub-CA: of its names, the CN alone, and that it is a test. A root is never sent: it only has
+# the same short name, since it stands in those it issues.
+_COMPACT_CA = (_COMPACT_SERIAL, _COMPACT_O, _COMPACT_C, _COMPACT_DC)
+_COMPACT_LEAF = (_COMPACT_SERIAL, _COMPACT_C, _COMPACT_SKI, _COMPACT_POINTERS)
+
+COMPACT: Mapping[Role, tuple[Deviation, ...]] = MappingProxyType(
+    {
+        **{
+            role: (*_COMPACT_CA, *(() if role.is_root else (_COMPACT_POINTERS,)))
+            for role in Role
+            if role.is_ca
+        },
+        # Required are their DC; by their O their issuer knows whose they are.
+        Role.SECC: _COMPACT_LEAF,
+        Role.CPS: _COMPACT_LEAF,
+        Role.CONTRACT: (*_COMPACT_LEAF, _COMPACT_O, _COMPACT_DC),
+        Role.OEM_PROVISIONING: (*_COMPACT_LEAF, _COMPACT_O, _COMPACT_DC),
+        Role.OCSP_SIGNER: (_COMPACT_SERIAL, _COMPACT_O, _COMPACT_C, _COMPACT_SKI),
+    }
+)
+
+STYLES: Mapping[str, Mapping[Role, tuple[Deviation, ...]]] = {"usual": {}, "compact": COMPACT}
+"""How certificates are issued beyond what the rules want, by name: deviations of each role."""

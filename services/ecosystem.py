@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 from pki.edition import Edition, edition
 from pki.identifiers import PCID, IdentifierError
-from pki.profiles import Role, profile
+from pki.profiles import STYLES, Role, profile
 from pki.trust import TRUST_MODELS, TrustModel
 
 from .common.clock import DurationError, duration, duration_text
@@ -381,6 +381,8 @@ class Ecosystem:
     resettable: bool = False
     # Where keys and identifiers come from: the machine's entropy, or a seed (for studies).
     seed: str | None = None
+    # How certificates are issued: a style of pki.profiles.
+    certificates: str = "usual"
     # How others than its parties reach it.
     reach: Reach = field(default_factory=Reach)
     # Ports that are kept for it, where they were not chosen by the file.
@@ -584,6 +586,7 @@ def from_document(
         ("resettable", lambda: _flag(head, "resettable", "[ecosystem]")),
         ("seed", lambda: _text(head, "seed", "[ecosystem]") if "seed" in head else None),
         ("reach", lambda: _reach(head, folder)),
+        ("certificates", lambda: _style(head)),
     ):
         with problems.collect():
             values[key] = read()
@@ -661,6 +664,8 @@ def to_document(ecosystem: Ecosystem) -> str:
         f"resettable = {str(ecosystem.resettable).lower()}",
     ]
     lines += _reach_lines(ecosystem.reach)
+    if ecosystem.certificates != "usual":
+        lines.append(f"certificates = {_quoted(ecosystem.certificates)}")
     if ecosystem.seed is not None:
         lines.append(f"seed = {_quoted(ecosystem.seed)}")
     if ecosystem.lifetimes:
@@ -738,6 +743,7 @@ _HEAD = {
     "faults",
     "resettable",
     "seed",
+    "certificates",
     *REACH_KEYS,
 }
 _COMMON = {
@@ -1134,6 +1140,19 @@ def _url(entry: Mapping[str, Any], where: str, key: str = "url") -> str:
     if trouble is not None:
         raise EcosystemError(f"{where} {key}: {url!r} {trouble}")
     return url
+
+
+def _style(head: Mapping[str, Any]) -> str:
+    return style(_text(head, "certificates", "[ecosystem]", "usual"), "[ecosystem] certificates")
+
+
+def style(name: str, where: str) -> str:
+    """The name of a style of certificates. EcosystemError names ``where``."""
+    if name not in STYLES:
+        raise EcosystemError(
+            f"{where}: {name!r} is none of {', '.join(STYLES)}{did_you_mean(name, STYLES)}"
+        )
+    return name
 
 
 def _reach(head: Mapping[str, Any], folder: Path) -> Reach:

@@ -10,11 +10,11 @@ from typing import Annotated, Any
 
 import typer
 
-from pki.profiles import Role
+from pki.profiles import STYLES, Role
 from pki.trust import TRUST_MODELS
 from services.common.clock import Clock, ClockError, instant
 from services.common.reach import CLIENT_CERTIFICATES
-from services.ecosystem import Ecosystem, EcosystemError, lifetime, load
+from services.ecosystem import Ecosystem, EcosystemError, lifetime, load, style
 from services.ecosystem import backdate as read_backdate
 
 EcosystemFile = Annotated[
@@ -110,6 +110,10 @@ ClientCertificates = Annotated[
         "--client-certificates", help=f"With --client-ca: {' or '.join(CLIENT_CERTIFICATES)}."
     ),
 ]
+Certificates = Annotated[
+    str | None,
+    typer.Option("--certificates", help=f"{' or '.join(STYLES)}; compact ones are small."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Answer in JSON on stdout.")]
 
 
@@ -126,6 +130,7 @@ def chosen_ecosystem(
     lifetimes: Sequence[str] | None = None,
     database: str | None = None,
     reach: Mapping[str, Any] | None = None,
+    certificates: str | None = None,
 ) -> Ecosystem:
     """The ecosystem that the options name. EcosystemError says what does not fit."""
     if file is None and Path("ecosystem.toml").is_file():
@@ -151,6 +156,8 @@ def chosen_ecosystem(
         ecosystem = replace(ecosystem, backdate=read_backdate(backdate, "--backdate"))
     if lifetimes:
         ecosystem = replace(ecosystem, lifetimes=_lifetimes(ecosystem, lifetimes))
+    if certificates is not None:
+        ecosystem = replace(ecosystem, certificates=style(certificates, "--certificates"))
     if reach:
         ecosystem = ecosystem.with_reach(reach)
     if faults:

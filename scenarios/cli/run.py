@@ -15,6 +15,7 @@ from services.ecosystem import Ecosystem, PartyConfig, party_secret
 from .options import (
     At,
     Backdate,
+    Certificates,
     ClientCa,
     ClientCertificates,
     DatabaseUrl,
@@ -54,6 +55,7 @@ def up(
     https_key: HttpsKey = None,
     client_ca: ClientCa = None,
     client_certificates: ClientCertificates = None,
+    certificates: Certificates = None,
     free_ports: Annotated[
         bool, typer.Option("--free-ports", help="Any free ports instead of the file's.")
     ] = False,
@@ -85,6 +87,7 @@ def up(
             "client_ca": client_ca,
             "client_certificates": client_certificates,
         },
+        certificates=certificates,
     )
     if free_ports:
         chosen = chosen.on_free_ports()
@@ -128,6 +131,7 @@ def serve(
     https_key: HttpsKey = None,
     client_ca: ClientCa = None,
     client_certificates: ClientCertificates = None,
+    certificates: Certificates = None,
     workers: Annotated[
         int, typer.Option("--workers", help="Processes that share the party's socket.")
     ] = 1,
@@ -158,6 +162,7 @@ def serve(
             "client_ca": client_ca,
             "client_certificates": client_certificates,
         },
+        certificates=certificates,
     )
     party = chosen.party(name)
     err.print(f"{party.title} at {party.url}{_reached(party)}")

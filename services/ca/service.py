@@ -37,7 +37,7 @@ from pki.issuing import (
 )
 from pki.keys import Signer
 from pki.names import Subject, common_name, readable
-from pki.profiles import Role, profile
+from pki.profiles import Presence, Role, profile
 from pki.revocation import (
     RevocationReason,
     RevokedCertificate,
@@ -550,17 +550,17 @@ class CertificateAuthority:
         role takes over some day.
         """
         policy, at = self.party.config.policy["pointers"], self.party.config.seen_at
-        if role is Role.OCSP_SIGNER:  # id-pkix-ocsp-nocheck instead
-            return None, None
+        wanted = rules(self.party, role).pointers
+        ocsp = policy in ("ocsp-and-crl", "ocsp") and wanted.ocsp is not Presence.ABSENT
+        crl = policy in ("ocsp-and-crl", "crl") and wanted.crl is not Presence.ABSENT
         return (
-            f"{at}/ocsp" if policy in ("ocsp-and-crl", "ocsp") else None,
-            f"{at}/crl/{issuer.role.value}/{issuer.number}"
-            if policy in ("ocsp-and-crl", "crl")
-            else None,
+            f"{at}/ocsp" if ocsp else None,
+            f"{at}/crl/{issuer.role.value}/{issuer.number}" if crl else None,
         )
 
     def _serial(self, role: Role, subject: Subject) -> int:
-        return new_serial(self.party.entropy(f"serial/{role.value}/{subject.common_name}", 20))
+        octets = rules(self.party, role).serial_octets
+        return new_serial(self.party.entropy(f"serial/{role.value}/{subject.common_name}", octets))
 
     def again(self, authority: OpenAuthority) -> OpenAuthority:
         """``authority`` as it is now: its key may be lost since."""

@@ -19,7 +19,7 @@ from datetime import datetime, timedelta
 
 from cryptography import x509
 
-from pki.profiles import Deviation, Profile, Role, ValidityRule, profile
+from pki.profiles import STYLES, Deviation, Profile, Role, ValidityRule, profile
 from services.common.party import Party
 
 # Part of a leaf's life that must be left; below it the leaf is renewed.
@@ -41,8 +41,9 @@ class Validity:
 
 
 def rules(party: Party, role: Role) -> Profile:
-    """The profile of a role with the ecosystem's own lifetime over it."""
-    found = profile(role, party.edition)
+    """The profile of a role with the ecosystem's style and its own lifetime over it."""
+    style = STYLES[party.ecosystem.certificates]
+    found = profile(role, party.edition).deviating(*style.get(role, ()))
     wanted = party.ecosystem.lifetimes.get(role)
     if wanted is None:
         return found

@@ -15,12 +15,15 @@ from pki.profiles import (
     DomainComponentRule,
     ExtendedKeyUsageRule,
     IdentifierRule,
+    KeyIdentifierRule,
     KeyUsage,
     KeyUsageRule,
+    NamePartRule,
     OcspNoCheckRule,
     PointersRule,
     Profile,
     Requirement,
+    SerialRule,
     ValidityRule,
     profiles,
     purpose_names,
@@ -99,7 +102,11 @@ def says(requirement: Requirement) -> str:
             return kind or "a name"
         case PointersRule(on_line, lists):
             return f"OCSP {on_line.value}, CRL {lists.value}"
-        case OcspNoCheckRule(present):
+        case NamePartRule(as_asked, instead):
+            return "as asked" if as_asked else instead or "none"
+        case SerialRule(octets):
+            return f"{octets} octets"
+        case KeyIdentifierRule(present) | OcspNoCheckRule(present):
             return "present" if present else "absent"
 
 

@@ -45,7 +45,7 @@ def test_every_role_has_every_row_with_source_and_evidence() -> None:
     assert {p.role for p in profiles(ISO2)} == set(Role)
     for rules in profiles(ISO2):
         fields = [row.field for row in rules.rows]
-        assert len(fields) == len(set(fields)) == 8
+        assert len(fields) == len(set(fields)) == 12
         assert all(row.source and row.evidence for row in rules.rows)
         assert rules.key_usage.mandatory <= rules.key_usage.issued
         assert rules.basic_constraints.ca is rules.role.is_ca
