@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import load_der_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, load_der_private_key
 
 from pki.contract_key import EncryptedContractKey, decrypt_contract_key
 from pki.issuing import certificate_request
@@ -189,6 +189,17 @@ def _roots_of(bench: Bench, roots: Roots) -> None:
         found += [root for type_, root in roots if type_ == kind]
         if found:
             bench.certificates[name] = found[0]
+
+
+def private_signer(key: ec.EllipticCurvePrivateKey) -> SoftwareKey:
+    """A key of the bench, to sign with."""
+    return SoftwareKey(key)
+
+
+def certificate_signing_request(subject: Subject, key: SoftwareKey) -> bytes:
+    """PKCS#10 in PEM."""
+    request = x509.load_der_x509_csr(certificate_request(subject, key))
+    return request.public_bytes(Encoding.PEM)
 
 
 def _key_and_request(lab: Lab, name: str) -> tuple[SoftwareKey, str]:

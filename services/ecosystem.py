@@ -427,7 +427,8 @@ class Ecosystem:
         ]
 
     def in_folder(self, folder: Path) -> Ecosystem:
-        """The same ecosystem with its databases and secrets in ``folder`` (SQLite)."""
+        """The same ecosystem with its databases and secrets in ``folder`` (SQLite), to be played
+        beside it: reached by nobody from outside."""
         parties = {
             party.name: replace(
                 party,
@@ -436,7 +437,7 @@ class Ecosystem:
             )
             for party in self.parties.values()
         }
-        return replace(self, data=folder, parties=parties)
+        return replace(self, data=folder, parties=parties).reached_by(Reach())
 
     def on_database(self, url: str) -> Ecosystem:
         """The same ecosystem with all parties on the PostgreSQL server at ``url``, each in a

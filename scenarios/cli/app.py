@@ -27,6 +27,7 @@ from . import (
     reset,
     run,
     scenario,
+    sizes,
     trust,
 )
 from .output import VERSION, fail
@@ -47,6 +48,7 @@ app.command("bench")(bench.bench)
 app.command("endure")(endure.endure)
 app.command("init")(init.init)
 app.command("check")(init.check)
+app.command("sizes")(sizes.sizes)
 app.add_typer(pki.app, name="pki")
 app.add_typer(clock.app, name="clock")
 app.add_typer(exi.app, name="exi")
