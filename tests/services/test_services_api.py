@@ -53,6 +53,7 @@ COMMON = {
     "GET /clock": ANY,
     "PUT /clock": ADMIN,
     "POST /jobs/run": ADMIN,
+    "POST /reset": ADMIN,
     "GET /fault-kinds": ADMIN,
     "GET /faults": ADMIN,
     "POST /faults": ADMIN,
