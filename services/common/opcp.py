@@ -59,7 +59,7 @@ Pcid = Annotated[
 Emaid = Annotated[
     str,
     StringConstraints(pattern=EMAID_PATTERN, max_length=18),
-    Field(examples=["DESUNC12345678X"]),
+    Field(examples=["DESUNC12345678L"]),
 ]
 """An EMAID with or without hyphens and check digit; 14 characters of it count."""
 

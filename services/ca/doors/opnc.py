@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from cryptography import x509
-from fastapi import Request
+from fastapi import Request, Response
 from pydantic import Field
 
 from pki.identifiers import EMAID, EVSEID, PCID, IdentifierError
@@ -83,16 +83,20 @@ async def _revoke(request: Request, body: RevokeCertificate, caller: Caller) -> 
     await ca.revoke(mark, body.revocationReason)
 
 
-@router.post(PATH)
-async def revoke_certificate(request: Request, body: RevokeCertificate, caller: AnyCaller) -> None:
+@router.post(PATH, response_class=Response)
+async def revoke_certificate(
+    request: Request, body: RevokeCertificate, caller: AnyCaller
+) -> Response:
     """Revoke a leaf certificate of one's own; a second time changes nothing. OCSP and CRL say so
     from now on. 404 where another CA has issued it."""
     await _revoke(request, body, caller)
+    return Response(status_code=200)
 
 
-@router.post(DOUBLED)
+@router.post(DOUBLED, response_class=Response)
 async def revoke_certificate_doubled(
     request: Request, body: RevokeCertificate, caller: AnyCaller
-) -> None:
+) -> Response:
     """The same at the path that the specification's server address and path give together."""
     await _revoke(request, body, caller)
+    return Response(status_code=200)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Path, Query, Request
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
@@ -41,7 +41,7 @@ WRONG_SESSION = (
 
 PcidPath = Annotated[str, Path(pattern=opcp.PCID_PATTERN, examples=["WNV1A2B3C4D5E6F7G8"])]
 EmaidPath = Annotated[
-    str, Path(pattern=opcp.EMAID_PATTERN, max_length=18, examples=["DESUNC12345678X"])
+    str, Path(pattern=opcp.EMAID_PATTERN, max_length=18, examples=["DESUNC12345678L"])
 ]
 Edition = Annotated[str | None, Query(alias="xsdMsgDefNamespace", max_length=128)]
 Root = Annotated[
@@ -115,9 +115,9 @@ class Contract(BaseModel):
     priority: int = Field(description="1 is the default.")
     certValidFrom: str
     certValidTo: str
-    cpsRootCertificateId: str | None
-    cpsRootDistinguishedName: str | None
-    cpsV2GRootCertificateFingerprint: str | None
+    cpsRootCertificateId: str | None = None
+    cpsRootDistinguishedName: str | None = None
+    cpsV2GRootCertificateFingerprint: str | None = None
 
 
 class Contracts(BaseModel):
@@ -131,12 +131,8 @@ class ProvidedContractData(BaseModel):
 
     certificateInstallationRes: str
     xsdMsgDefNamespace: str
-    cpsRootCertificateId: str | None
-    cpsV2GRootCertificateFingerprint: str | None
-
-
-class Nothing(BaseModel):
-    """An answer without content."""
+    cpsRootCertificateId: str | None = None
+    cpsV2GRootCertificateFingerprint: str | None = None
 
 
 def _service(request: Request) -> ContractPool:
@@ -170,6 +166,7 @@ async def asked(request: Request, message: str) -> Delivery:
             "model": SignedContractDataAnswer | opcp.ErrorBody,
         }
     },
+    response_model=SignedContractDataAnswer,
     response_model_exclude_none=True,
 )
 async def get_signed_contract_data(
@@ -200,18 +197,18 @@ async def get_signed_contract_data(
     return JSONResponse(answer.model_dump(exclude_none=True), 200 if delivery.emaid else 404)
 
 
-@router.put("/signedContractData", status_code=201)
+@router.put("/signedContractData", status_code=201, response_class=Response)
 async def add_signed_contract_data(
     request: Request,
     body: SignedContractData,
     caller: Annotated[Caller, Depends(allow("cps"))],
-) -> Nothing:
+) -> Response:
     """Store contract data that a provisioning service signed; it replaces what there is of the
     same EMAID."""
     opcp.must_be_iso2(body.xsdMsgDefNamespace)
     message = opcp.as_exi(body.signedContractDataXML, "signedContractDataXML")
     await stored(request, body.emaid, body.pcid, message, caller)
-    return Nothing()
+    return Response(status_code=201)
 
 
 async def stored(request: Request, emaid: str, pcid: str, message: bytes, caller: Caller) -> None:
@@ -342,18 +339,26 @@ async def provided(
     return found
 
 
-@router.put("/signedContractData/{pcid}/{emaid}/default", responses={404: opcp.ERRORS[404]})
-@router.post("/signedContractData/{pcid}/{emaid}/default", responses={404: opcp.ERRORS[404]})
+@router.put(
+    "/signedContractData/{pcid}/{emaid}/default",
+    responses={404: opcp.ERRORS[404]},
+    response_class=Response,
+)
+@router.post(
+    "/signedContractData/{pcid}/{emaid}/default",
+    responses={404: opcp.ERRORS[404]},
+    response_class=Response,
+)
 async def set_default_contract(
     request: Request,
     pcid: PcidPath,
     emaid: EmaidPath,
     caller: Maker,
     priority: Annotated[int, Query(ge=1, le=100)] = 1,
-) -> Nothing:
+) -> Response:
     """Make a contract its car's default. A ``priority`` beside 1 is not kept."""
     await make_default(request, pcid, emaid, caller, priority)
-    return Nothing()
+    return Response(status_code=200)
 
 
 async def make_default(
@@ -371,15 +376,17 @@ async def make_default(
         await service.set_default(pcid, emaid, caller)
 
 
-@router.delete("/signedContractData/{emaid}", responses={404: opcp.ERRORS[404]})
+@router.delete(
+    "/signedContractData/{emaid}", responses={404: opcp.ERRORS[404]}, response_class=Response
+)
 async def delete_signed_contract_data(
     request: Request,
     emaid: EmaidPath,
     caller: Annotated[Caller, Depends(allow("mo"))],
     skip: Annotated[bool, Header(alias="X-Skip-Revocation")] = False,
-) -> Nothing:
+) -> Response:
     """Take a contract out of the pool; its certificate is revoked by whoever issued it, unless
     ``X-Skip-Revocation`` says not to. Where that fails the contract stays."""
     with opcp.worded(NOT_FOUND):
         await _service(request).withdraw(emaid, caller, revoke=not skip)
-    return Nothing()
+    return Response(status_code=200)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import Depends, Header, Query, Request
+from fastapi import Depends, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
@@ -20,7 +20,6 @@ from .opcp import (
     EmaidPath,
     GetSignedContractData,
     Maker,
-    Nothing,
     PcidPath,
     Root,
     asked,
@@ -81,8 +80,8 @@ class ContractData(BaseModel):
     defaultContract: bool
     certValidFrom: str
     certValidTo: str
-    cpsV2GRootDistinguishedName: str | None
-    cpsV2GRootCertificateFingerprint: str | None
+    cpsV2GRootDistinguishedName: str | None = None
+    cpsV2GRootCertificateFingerprint: str | None = None
 
 
 class ContractDataAnswer(BaseModel):
@@ -185,32 +184,36 @@ async def get_signed_contract_data(
     return JSONResponse(refused, 404)
 
 
-@router.put(f"{PATH}/signedcontractdata", status_code=201)
+@router.put(f"{PATH}/signedcontractdata", status_code=201, response_class=Response)
 async def add_signed_contract_data(
     request: Request,
     body: AddSignedContractData,
     caller: Annotated[Caller, Depends(allow("cps"))],
-) -> Nothing:
+) -> Response:
     """Store contract data that a provisioning service signed; it replaces what there is of the
     same EMAID."""
     opcp.must_be_iso2(body.xsdMsgDefNamespace)
     message = unb64(body.certificateInstallationRes, "certificateInstallationRes")
     await stored(request, body.emaid, body.pcid, message, caller)
-    return Nothing()
+    return Response(status_code=201)
 
 
-@router.delete(f"{PATH}/signedcontractdata/{{emaid}}", responses={404: opcp.ERRORS[404]})
+@router.delete(
+    f"{PATH}/signedcontractdata/{{emaid}}",
+    responses={404: opcp.ERRORS[404]},
+    response_class=Response,
+)
 async def delete_signed_contract_data(
     request: Request,
     emaid: EmaidPath,
     caller: Annotated[Caller, Depends(allow("mo"))],
     skip: Annotated[bool, Header(alias="X-Skip-Revocation")] = False,
-) -> Nothing:
+) -> Response:
     """Take a contract out of the pool; its certificate is revoked by whoever issued it, unless
     ``X-Skip-Revocation`` says not to."""
     with opcp.worded(NOT_FOUND):
         await _service(request).withdraw(emaid, caller, revoke=not skip)
-    return Nothing()
+    return Response(status_code=200)
 
 
 @router.get(
@@ -238,11 +241,13 @@ async def get_signed_contract_data_by_emaid_and_pcid(
 
 
 @router.post(
-    f"{PATH}/signedcontractdata/{{emaid}}/{{pcid}}/setdefault", responses={404: opcp.ERRORS[404]}
+    f"{PATH}/signedcontractdata/{{emaid}}/{{pcid}}/setdefault",
+    responses={404: opcp.ERRORS[404]},
+    response_class=Response,
 )
 async def set_signed_contract_data_as_default(
     request: Request, emaid: EmaidPath, pcid: PcidPath, caller: Maker
-) -> Nothing:
+) -> Response:
     """Make a contract its car's default."""
     await make_default(request, pcid, emaid, caller)
-    return Nothing()
+    return Response(status_code=200)

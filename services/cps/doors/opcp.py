@@ -7,10 +7,10 @@ contract pool where it names a car. One without says which contract it wants.
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 from cryptography import x509
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, Field
 
 from pki.names import common_name
@@ -314,15 +314,15 @@ def instant_of(text: str, field: str) -> datetime:
         ) from None
 
 
-@router.put("/v1/cps/generate/signedContractData", status_code=201)
+@router.put("/v1/cps/generate/signedContractData", status_code=201, response_class=Response)
 async def generate_signed_contract_data(
     request: Request, body: GenerateSignedContractData, caller: Operator
-) -> Any:
+) -> Response:
     """Make a contract for a car and store it in the contract pool. The operator of the EMAID's
     provider id makes it; for one that is a client and no party it is issued here, under the V2G
     root, in its name. With other dates it replaces the contract that there is."""
     await generated(request, body, caller)
-    return Nothing()
+    return Response(status_code=201)
 
 
 async def generated(request: Request, body: GenerateSignedContractData, caller: Caller) -> None:

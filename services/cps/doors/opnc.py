@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastapi import Request
+from fastapi import Request, Response
 from pydantic import BaseModel, Field
 
 from services.common import opcp, opnc
@@ -13,7 +13,6 @@ from services.cps.service import ProvisioningService
 from .opcp import (
     ROOT_FIELD,
     GenerateSignedContractData,
-    Nothing,
     Operator,
     generated,
     must_be_our_root,
@@ -53,8 +52,8 @@ class SignedContractData(BaseModel):
     pcid: str
     xsdMsgDefNamespace: str
     metaData: str
-    cpsV2GRootCertificateFingerprint: str | None
-    cpsRootDistinguishedName: str | None
+    cpsV2GRootCertificateFingerprint: str | None = None
+    cpsRootDistinguishedName: str | None = None
 
 
 class SignContractDataAnswer(BaseModel):
@@ -82,10 +81,10 @@ class CpsCertificateData(BaseModel):
     validFrom: str
     validTo: str
     organizationName: str
-    cpsV2GRootCertificateFingerprint: str | None
-    cpsV2GRootDistinguishedName: str | None
+    cpsV2GRootCertificateFingerprint: str | None = None
+    cpsV2GRootDistinguishedName: str | None = None
     cpsRootDistinguishedName: str | None = Field(
-        description="The same under the name of an older version."
+        default=None, description="The same under the name of an older version."
     )
     xsdMsgDefNamespace: str
 
@@ -137,13 +136,13 @@ async def sign_contract_data(
     )
 
 
-@router.put(f"{PATH}/contractData/generateandsign", status_code=201)
+@router.put(f"{PATH}/contractData/generateandsign", status_code=201, response_class=Response)
 async def generate_and_sign_contract_data(
     request: Request, body: GenerateAndSign, caller: Operator
-) -> Nothing:
+) -> Response:
     """Make a contract for a car and store it in the contract pool, as in OPCP."""
     await generated(request, body, caller)
-    return Nothing()
+    return Response(status_code=201)
 
 
 @router.get(f"{PATH}/cpsCertificates", response_model_exclude_none=True)

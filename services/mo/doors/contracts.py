@@ -142,7 +142,7 @@ class SoldBody(BaseModel):
 class PlatformOrderBody(BaseModel):
     """A contract ordered over the platform; ``begins`` and ``ends`` are its certificate's."""
 
-    emaid: Name = Field(examples=["DESUNC12345678X"])
+    emaid: Name = Field(examples=["DESUNC12345678L"])
     pcid: Name = Field(examples=["WNV1A2B3C4D5E6F7G8"])
     begins: Instant | None = None
     ends: Instant | None = None

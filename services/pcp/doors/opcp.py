@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Request
+from fastapi import APIRouter, Depends, Path, Request, Response
 from pydantic import AliasChoices, BaseModel, Field
 
 from services.common import examples, opcp
@@ -65,25 +65,21 @@ class ProvisioningCertificateData(BaseModel):
     """A car's certificate as the pool has it; about the root it tells what it found."""
 
     subCA1Certificate: str
-    subCA2Certificate: str | None
+    subCA2Certificate: str | None = None
     vehicleCertificate: str
     xsdMsgDefNamespace: str
     rootIssuerDistinguishedName: str
     rootIssuerSerialNumber: str
     rootAuthorityKeyIdentifier: str
-    v2gRootAuthorityKeyIdentifiers: list[str] | None
+    v2gRootAuthorityKeyIdentifiers: list[str] | None = None
     fingerprint: str
-    previousPcid: str | None
+    previousPcid: str | None = None
 
 
 class GetProvisioningCertificate(BaseModel):
     """GET /v1/oem/provCerts/{pcid}."""
 
     OEMMessage: ProvisioningCertificateData
-
-
-class Nothing(BaseModel):
-    """An answer without content."""
 
 
 def _data(found: Published) -> ProvisioningCertificateData:
@@ -123,7 +119,7 @@ async def _publish(request: Request, body: ProvisioningCertificate, caller: Call
     return _data(found)
 
 
-@router.put(PATH)
+@router.put(PATH, response_model_exclude_none=True)
 async def add_oem_prov_cert(
     request: Request, body: ProvisioningCertificate, caller: Maker
 ) -> ProvisioningCertificateData:
@@ -134,7 +130,7 @@ async def add_oem_prov_cert(
     return found
 
 
-@router.put(LEGACY, status_code=201, deprecated=True)
+@router.put(LEGACY, status_code=201, deprecated=True, response_model_exclude_none=True)
 async def add_oem_prov_cert_legacy(
     request: Request, body: ProvisioningCertificate, caller: Maker
 ) -> ProvisioningCertificateData:
@@ -143,16 +139,23 @@ async def add_oem_prov_cert_legacy(
     return found
 
 
-@router.get(f"{PATH}/lookupVehicle/{{pcid}}", responses={404: opcp.ERRORS[404]})
-async def lookup_vehicle(request: Request, pcid: PcidPath, caller: Reader) -> Nothing:
+@router.get(
+    f"{PATH}/lookupVehicle/{{pcid}}", responses={404: opcp.ERRORS[404]}, response_class=Response
+)
+async def lookup_vehicle(request: Request, pcid: PcidPath, caller: Reader) -> Response:
     """Whether a car's certificate is in the pool."""
     with opcp.worded(NOT_FOUND):
         await _service(request).may_read(pcid, caller)
-    return Nothing()
+    return Response(status_code=200)
 
 
-@router.get(f"{PATH}/{{pcid}}", responses={404: opcp.ERRORS[404]})
-@router.get(f"{LEGACY}/{{pcid}}", responses={404: opcp.ERRORS[404]}, deprecated=True)
+@router.get(f"{PATH}/{{pcid}}", responses={404: opcp.ERRORS[404]}, response_model_exclude_none=True)
+@router.get(
+    f"{LEGACY}/{{pcid}}",
+    responses={404: opcp.ERRORS[404]},
+    response_model_exclude_none=True,
+    deprecated=True,
+)
 async def get_oem_prov_cert(
     request: Request, pcid: PcidPath, caller: Reader
 ) -> GetProvisioningCertificate:
@@ -162,11 +165,16 @@ async def get_oem_prov_cert(
         return GetProvisioningCertificate(OEMMessage=_data(await _service(request).judged(row)))
 
 
-@router.delete(f"{PATH}/{{pcid}}", responses={404: opcp.ERRORS[404]})
-@router.delete(f"{LEGACY}/{{pcid}}", responses={404: opcp.ERRORS[404]}, deprecated=True)
-async def delete_oem_prov_cert(request: Request, pcid: PcidPath, caller: Maker) -> Nothing:
+@router.delete(f"{PATH}/{{pcid}}", responses={404: opcp.ERRORS[404]}, response_class=Response)
+@router.delete(
+    f"{LEGACY}/{{pcid}}",
+    responses={404: opcp.ERRORS[404]},
+    deprecated=True,
+    response_class=Response,
+)
+async def delete_oem_prov_cert(request: Request, pcid: PcidPath, caller: Maker) -> Response:
     """Take a car out of the pool. Its contracts are revoked at their issuers and leave the
     contract pool first; where that fails the car stays, and asking again goes on."""
     with opcp.worded(NOT_FOUND):
         await _service(request).remove_with_contracts(pcid, caller)
-    return Nothing()
+    return Response(status_code=200)

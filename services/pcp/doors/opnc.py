@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from fastapi import Request
+from fastapi import Request, Response
 from pydantic import AliasChoices, BaseModel, Field
 
 from services.common import examples, opcp, opnc
 from services.pcp.service import ProvisioningPool, Published
 
-from .opcp import NOT_FOUND, Maker, Nothing, PcidPath, Reader
+from .opcp import NOT_FOUND, Maker, PcidPath, Reader
 
 router = opnc.router("provisioning certificate pool", 502)
 
@@ -49,9 +49,9 @@ class ProvisioningCertificate(BaseModel):
     xsdMsgDefNamespace: str
     rootIssuerSerialNumber: str
     rootAuthorityKeyIdentifier: str
-    v2gRootAuthorityKeyIdentifiers: list[str] | None
+    v2gRootAuthorityKeyIdentifiers: list[str] | None = None
     fingerprint: str
-    previousPcid: str | None
+    previousPcid: str | None = None
 
 
 class GetProvisioningCertificate(BaseModel):
@@ -77,10 +77,10 @@ def _service(request: Request) -> ProvisioningPool:
     return service
 
 
-@router.put(f"{PATH}/provisioningcertificates")
+@router.put(f"{PATH}/provisioningcertificates", response_class=Response)
 async def add_provisioning_certificate(
     request: Request, body: AddProvisioningCertificate, caller: Maker
-) -> Nothing:
+) -> Response:
     """Publish a car's certificate, or replace the one there is. A maker publishes cars of its
     own WMI; what is asked, and in which order, is as in OPCP."""
     opcp.must_be_iso2(body.xsdMsgDefNamespace)
@@ -92,7 +92,7 @@ async def add_provisioning_certificate(
         v2g_roots=body.v2gRootAuthorityKeyIdentifiers or (),
         previous_pcid=body.previousPcid,
     )
-    return Nothing()
+    return Response(status_code=200)
 
 
 @router.get(
@@ -111,19 +111,25 @@ async def get_provisioning_certificate(
         )
 
 
-@router.delete(f"{PATH}/provisioningcertificates/{{pcid}}", responses={404: opcp.ERRORS[404]})
+@router.delete(
+    f"{PATH}/provisioningcertificates/{{pcid}}",
+    responses={404: opcp.ERRORS[404]},
+    response_class=Response,
+)
 async def delete_provisioning_certificate(
     request: Request, pcid: PcidPath, caller: Maker
-) -> Nothing:
+) -> Response:
     """Take a car out of the pool, after its contracts were revoked and taken out of theirs."""
     with opcp.worded(NOT_FOUND):
         await _service(request).remove_with_contracts(pcid, caller)
-    return Nothing()
+    return Response(status_code=200)
 
 
-@router.get(f"{PATH}/lookupvehicle/{{pcid}}", responses={404: opcp.ERRORS[404]})
-async def lookup_vehicle(request: Request, pcid: PcidPath, caller: Reader) -> Nothing:
+@router.get(
+    f"{PATH}/lookupvehicle/{{pcid}}", responses={404: opcp.ERRORS[404]}, response_class=Response
+)
+async def lookup_vehicle(request: Request, pcid: PcidPath, caller: Reader) -> Response:
     """Whether a car's certificate is in the pool."""
     with opcp.worded(NOT_FOUND):
         await _service(request).may_read(pcid, caller)
-    return Nothing()
+    return Response(status_code=200)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Path, Request, Response
 from pydantic import BaseModel, Field
 
 from pki.names import common_name
@@ -159,16 +159,19 @@ async def save_root_ca(request: Request, body: SaveRootCa, caller: AdminCaller) 
     return GetRootCert(RootResponse=_root(row))
 
 
-@router.delete("/rootCerts/{rootCertificateId}", responses={404: opcp.ERRORS[404]})
+@router.delete(
+    "/rootCerts/{rootCertificateId}", responses={404: opcp.ERRORS[404]}, response_class=Response
+)
 async def delete_root_ca(
     request: Request,
     rootCertificateId: RootId,
     _caller: AdminCaller,
-) -> None:
+) -> Response:
     """Take a root out of the pool. For the pool's operator."""
     with opcp.worded(NOT_FOUND):
         row = await _service(request).get(rootCertificateId)
         await _service(request).withdraw(row.fingerprint)
+    return Response(status_code=200)
 
 
 @router.get("/ctl")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from fastapi import Request
+from fastapi import Request, Response
 from pydantic import BaseModel, Field
 
 from services.common import examples, opcp, opnc
@@ -104,11 +104,14 @@ async def put_root_certificate(
     return _one(row)
 
 
-@router.delete(f"{PATH}/{{rootCertificateId}}", responses={404: opcp.ERRORS[404]})
+@router.delete(
+    f"{PATH}/{{rootCertificateId}}", responses={404: opcp.ERRORS[404]}, response_class=Response
+)
 async def delete_root_certificate(
     request: Request, rootCertificateId: RootId, _caller: AdminCaller
-) -> None:
+) -> Response:
     """Take a root out of the pool. For the pool's operator."""
     with opcp.worded(NOT_FOUND):
         row = await _service(request).get(rootCertificateId)
         await _service(request).withdraw(row.fingerprint)
+    return Response(status_code=200)
