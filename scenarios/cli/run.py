@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from services.common.addresses import remembered
 from services.common.clock import Clock
 from services.common.tls import ca_file
 from services.ecosystem import Ecosystem, PartyConfig, party_secret
@@ -186,6 +187,12 @@ def _print_reach(ecosystem: Ecosystem) -> None:
         out.print(f", with {reach.scheme}.")
     if first.seen_at != first.url:
         out.print(f"Certificates and answers name [bold]{first.seen_at}[/] and so on.")
+        earlier = remembered(ecosystem).get(first.name, ())
+        if others := [url for url in earlier if url != first.seen_at]:
+            out.print(
+                f"[bold]Older certificates name {others[-1]}[/] and so on, where nobody may "
+                "answer: an empty data folder has none."
+            )
     elif reach.listen:
         out.print("Certificates go on naming loopback: say --public-url for what others see.")
     if (ca := ca_file(ecosystem)) is not None:

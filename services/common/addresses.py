@@ -28,7 +28,8 @@ def remember(ecosystem: Ecosystem) -> None:
         before = json.dumps(known)
         for party in ecosystem.parties.values():
             listed = known.setdefault(party.name, [])
-            listed += [url for url in (party.url, party.seen_at) if url not in listed]
+            if party.seen_at not in listed:
+                listed.append(party.seen_at)
         if json.dumps(known) != before:
             aside = ecosystem.data / f"{_NAME}.{os.getpid()}"
             aside.write_text(json.dumps(known, indent=1), encoding="utf-8")

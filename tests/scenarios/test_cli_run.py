@@ -75,6 +75,20 @@ def test_pki_show_of_an_ecosystem_that_does_not_run(tmp_path: Path) -> None:
         (("up", "--at", "soon"), 2, "not an instant"),
         (("up", "--ecosystem", "absent.toml"), 2, "absent.toml"),
         (("serve",), 2, "Missing argument"),
+        (("up", "--listen", "eth0"), 2, "--listen: 'eth0' is no IP address"),
+        (("up", "--https"), 2, "--https: is about the addresses of listen"),
+        (("up", "--public-url", "bench:80"), 2, "--public-url: 'bench:80' is not an http(s)"),
+        (("up", "--certificates", "tiny"), 2, "--certificates: 'tiny' is none of usual, compact"),
+        (
+            ("up", "--listen", "127.0.0.2", "--https-certificate", "x.pem", "--free-ports"),
+            2,
+            "https_certificate: x.pem: No such file",
+        ),
+        (
+            ("serve", "root-pool", "--listen", "192.0.2.200"),
+            1,
+            "root-pool cannot listen on 192.0.2.200:7101: 192.0.2.200 is no address of this",
+        ),
     ],
 )
 def test_wrong_use(tmp_path: Path, arguments: tuple[str, ...], code: int, words: str) -> None:
@@ -95,3 +109,26 @@ def test_a_port_that_is_taken_is_said(tmp_path: Path, up: Up) -> None:
     assert done.returncode == 1
     assert "cannot listen on" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_up_says_how_others_reach_it(tmp_path: Path) -> None:
+    from services.common.addresses import remember
+    from services.ecosystem import load
+
+    # As if it had been started before without.
+    remember(load(data=tmp_path / "data"))
+    options = ("--free-ports", "--data", "data", "--listen", "127.0.0.2", "--https")
+    with subprocess.Popen(
+        [*PNCLAB, "up", *options], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        said = ""
+        for line in process.stdout:
+            said += line
+            if line.startswith("Ctrl-C"):
+                break
+        process.terminate()
+    assert "All listen at 127.0.0.2 too, each at its own port, with https." in said
+    assert "Certificates and answers name https://127.0.0.2:" in said
+    assert "Older certificates name http://127.0.0.1:7100 and so on" in said
+    assert "curl --cacert data/tls/ca.pem https://127.0.0.2:" in said

@@ -30,6 +30,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
+from services.common.addresses import remember, remembered
 from services.common.problems import StartError
 from services.common.reach import Reach, ReachError
 from services.common.tls import LEAF_LIFE, ServerTls, TlsError, ca_file, names
@@ -409,6 +410,34 @@ def test_a_supervisor_says_what_is_wrong_with_tls(tmp_path: Path) -> None:
     made = ecosystem(tmp_path, listen=BENCH, https_certificate="nowhere.pem")
     with pytest.raises(TlsError, match=r"nowhere\.pem: No such file"):
         serve_with_workers(made, "root-pool", 2)
+
+
+# -------------------------------------------------------------------- addresses of earlier starts
+
+
+def test_addresses_are_remembered(tmp_path: Path) -> None:
+    first = load(data=tmp_path)
+    for made in (first, first.with_reach({"public_url": "https://192.0.2.7"}), first):
+        remember(made)
+    assert remembered(first)["sunmile"] == ("http://127.0.0.1:7104", "https://192.0.2.7:7104")
+    for broken in ("", "[]", '{"sunmile": 1}', '{"sunmile": [1, null]}', "\x00"):
+        (tmp_path / "addresses.json").write_text(broken)
+        assert not remembered(first).get("sunmile")
+        remember(first)
+        assert remembered(first)["sunmile"] == ("http://127.0.0.1:7104",)
+
+
+def test_a_responder_is_found_by_an_earlier_address(tmp_path: Path, serve: Any) -> None:
+    made = load(data=tmp_path).on_free_ports()
+    remember(made.with_reach({"public_url": "https://192.0.2.7/{name}"}))
+    with serve(made, "provisioning-pool", "root-pool") as world:
+        find = world.service("provisioning-pool").judge._responder
+        own = made.party("sunmile").url
+        for url in (f"{own}/ocsp", "https://192.0.2.7/sunmile/ocsp"):
+            party, called_at = find(url)
+            assert (party.name, called_at) == ("sunmile", f"{own}/ocsp")
+        for url in (f"{own}x/ocsp", "https://192.0.2.7/sunmiles/ocsp", "https://192.0.2.7/", ""):
+            assert find(url) is None
 
 
 # ------------------------------------------------------------------------------ what is said
