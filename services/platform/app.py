@@ -38,6 +38,7 @@ def create(ecosystem: Ecosystem, name: str) -> FastAPI:
                 description=app.description,
                 routes=[*app.routes, *forwarding.described()],
                 separate_input_output_schemas=False,
+                servers=app.servers or None,
             )
         return app.openapi_schema
 

@@ -39,6 +39,7 @@ def test_up_says_where_everybody_is(up: Up) -> None:
         "cpo",
         "charger",
         "vehicle",
+        "platform",
     }
     for name in up.parties:
         health = up.http.get(f"{up.url(name)}/healthz")

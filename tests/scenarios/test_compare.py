@@ -144,7 +144,8 @@ def test_forgeries_that_keys_allow_and_no_others(rows: list[Row]) -> None:
 
 def test_everybody_tried(rows: list[Row]) -> None:
     ecosystem = load()
-    keyless = {"root-pool", "provisioning-pool", "contract-pool", "plugpark", "voltway"}
+    pools = {"root-pool", "provisioning-pool", "contract-pool"}
+    keyless = {*pools, "plugpark", "voltway", "platform"}
     for model in MODELS:
         tried = pick(rows, model=model, topic="forgery")
         who = {row.who for row in tried}
