@@ -16,7 +16,7 @@ from cryptography.hazmat.backends.openssl import backend
 from rich.console import Console
 from rich.table import Table
 
-from scenarios.bench import certificates, demo, exi
+from scenarios.bench import certificates, demo, doors, exi
 from scenarios.bench.measure import Bench, Measurement, NotAvailableError
 
 RowFunction = Callable[[Bench], Iterator[Measurement]]
@@ -26,6 +26,9 @@ ROWS: tuple[tuple[str, RowFunction], ...] = (
     ("exi", exi.certificate_installation),
     ("pki", certificates.hierarchy),
     ("pki", certificates.contract_leaves),
+    ("doors", doors.ocsp),
+    ("doors", doors.requests_signed),
+    ("doors", doors.bundles),
     ("demo", demo.whole),
 )
 PARTS = tuple(dict.fromkeys(part for part, _ in ROWS))

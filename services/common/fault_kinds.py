@@ -25,7 +25,8 @@ TARGETS: Mapping[str, str] = {
 }
 
 ANY_PARTY = tuple(PARTY_KINDS)
-CAS = ("v2g-root", "oem", "mo")
+CAS = ("v2g-root", "oem", "mo", "cps")
+EST = ("v2g-root", "oem", "mo")
 
 # The longest that an answer is held back, seconds.
 MAX_SECONDS = 120.0
@@ -338,7 +339,7 @@ KINDS: Mapping[str, Kind] = {
         {"dc": Parameter("WRONG", "the domain component, or nothing", most=63)},
     ),
     "est-reordered": Kind(
-        CAS,
+        EST,
         "pkcs7",
         "EST: the certificates of cacerts stand in another order",
         "a client that takes the last one for the root, or the chain as it stands (CitrineOS), "
@@ -353,7 +354,7 @@ KINDS: Mapping[str, Kind] = {
         },
     ),
     "est-truncated": Kind(
-        CAS,
+        EST,
         "pkcs7",
         "EST: the last bytes of the PKCS#7 in an answer are missing",
         "a client that cannot read it has no certificate; the same request again gets it",
