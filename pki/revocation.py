@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 from cryptography import x509
@@ -127,11 +128,16 @@ class CertId:
     def encoded(self) -> bytes:
         """CertID, DER (RFC 6960, 4.1.1)."""
         return der.sequence(
-            der.sequence(der.oid(_OID_OF_HASH[self.hash_algorithm]), der.tlv(der.NULL, b"")),
+            _encoded_hash(self.hash_algorithm),
             der.octet_string(self.issuer_name_hash),
             der.octet_string(self.issuer_key_hash),
             der.integer(self.serial),
         )
+
+
+@lru_cache(maxsize=8)
+def _encoded_hash(name: str) -> bytes:
+    return der.sequence(der.oid(_OID_OF_HASH[name]), der.tlv(der.NULL, b""))
 
 
 def issuer_hashes(issuer: x509.Certificate, hash_algorithm: str) -> tuple[bytes, bytes]:
@@ -187,6 +193,32 @@ class OcspRequest:
 
 def read_ocsp_request(encoded: bytes) -> OcspRequest:
     """Reads a request, one certificate or several; OcspRequestError tells what is wrong."""
+    # What nearly everybody sends, pyca reads in a tenth of the time.
+    return _read_usual_request(encoded) or _read_any_request(encoded)
+
+
+def _read_usual_request(encoded: bytes) -> OcspRequest | None:
+    """A request about one certificate with at most a nonce; None: it is another one, or none."""
+    try:
+        request = ocsp.load_der_ocsp_request(encoded)
+        name = request.hash_algorithm.name
+        if name not in _OID_OF_HASH:
+            return None
+        nonce = None
+        for extension in request.extensions:
+            if isinstance(extension.value, x509.OCSPNonce):
+                nonce = extension.value.nonce
+        if nonce is not None and len(nonce) not in NONCE_BYTES:
+            return None
+        cert_id = CertId(
+            name, request.issuer_name_hash, request.issuer_key_hash, request.serial_number
+        )
+    except Exception:  # the library documents no common type
+        return None
+    return OcspRequest((cert_id,), nonce)
+
+
+def _read_any_request(encoded: bytes) -> OcspRequest:
     try:
         outer = der.Reader(encoded)
         request = outer.next(der.SEQUENCE).children()
@@ -284,26 +316,44 @@ def ocsp_response(
     The responder is the CA itself or a signer it issued for this; a signer's certificate is
     sent along (RFC 6960, 4.2.2.2). The answer names the responder by its key.
     """
-    point = responder.signer.public_key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+    named, algorithm, certificates = _parts_of(responder)
     extensions = b"" if nonce is None else der.context(1, der.sequence(_nonce_extension(nonce)))
     tbs = der.sequence(
-        der.context(2, der.octet_string(_digest("sha1", point))),
-        der.generalized_time(produced_at),
+        named,
+        _generalized_time(produced_at),
         der.sequence(*(_single_response(answer) for answer in answers)),
         extensions,
     )
+    signature = responder.signer.sign(tbs)
+    basic = der.sequence(tbs, algorithm, der.bit_string(signature), certificates)
+    return der.sequence(
+        _SUCCESSFUL,
+        der.context(0, der.sequence(_BASIC, der.octet_string(basic))),
+    )
+
+
+_SUCCESSFUL = der.enumerated(0)
+_BASIC = der.oid(_ID_PKIX_OCSP_BASIC)
+
+
+@lru_cache(maxsize=128)
+def _parts_of(responder: Authority) -> tuple[bytes, bytes, bytes]:
+    """What is the same in all answers of a responder: how it is named, its algorithm, and its
+    certificate where that was issued for this."""
+    point = responder.signer.public_key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
     certificates = b""
     if is_ocsp_signer(responder.certificate):
         encoded = responder.certificate.public_bytes(Encoding.DER)
         certificates = der.context(0, der.sequence(encoded))
-    signature = responder.signer.sign(tbs)
-    basic = der.sequence(
-        tbs, responder.signer.algorithm.identifier, der.bit_string(signature), certificates
-    )
-    return der.sequence(
-        der.enumerated(0),
-        der.context(0, der.sequence(der.oid(_ID_PKIX_OCSP_BASIC), der.octet_string(basic))),
-    )
+    named = der.context(2, der.octet_string(_digest("sha1", point)))
+    return named, responder.signer.algorithm.identifier, certificates
+
+
+# Many answers are given in one second.
+_generalized_time = lru_cache(maxsize=256)(der.generalized_time)
+
+
+_GOOD = der.context(0, b"", constructed=False)
 
 
 def _single_response(answer: OcspAnswer) -> bytes:
@@ -315,7 +365,7 @@ def _single_response(answer: OcspAnswer) -> bytes:
             + (b"" if reason is None else der.context(0, der.enumerated(_REASON_NUMBERS[reason]))),
         )
     elif answer.status is CertificateStatus.GOOD:
-        status = der.context(0, b"", constructed=False)
+        status = _GOOD
     elif answer.status is CertificateStatus.UNKNOWN:
         status = der.context(2, b"", constructed=False)
     else:
@@ -323,10 +373,10 @@ def _single_response(answer: OcspAnswer) -> bytes:
     return der.sequence(
         answer.cert_id.encoded(),
         status,
-        der.generalized_time(answer.this_update),
+        _generalized_time(answer.this_update),
         b""
         if answer.next_update is None
-        else der.context(0, der.generalized_time(answer.next_update)),
+        else der.context(0, _generalized_time(answer.next_update)),
     )
 
 
