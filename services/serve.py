@@ -171,7 +171,8 @@ async def _served(
 
 def _server(app: FastAPI, backlog: int, tls: ServerTls | None = None) -> _Server:
     config = uvicorn.Config(
-        app,
+        # What stands before the framework, where a party has something there.
+        getattr(app.state, "front", app),
         log_config=None,
         access_log=False,
         lifespan="on" if tls is None else "off",

@@ -111,6 +111,14 @@ class Responder:
             log.info("%s: no OCSP answer for now: %s", self.party.config.name, error)
             return Said(ocsp_error_response("tryLater"), "the party's database does not answer")
 
+    def said_before(self, request: bytes) -> Said | None:
+        """What was said to the same request, where nothing at all was committed since and no
+        fault is to be looked out for; else ask :meth:`answer`."""
+        kept = self._kept.get(request)
+        if kept is None or kept.seen is None or self.party.faults.enabled:
+            return None
+        return kept.said if self._is_in_time(kept) and self._state() == kept.seen else None
+
     async def _may_fail(self) -> bool:
         return self.party.faults.enabled and bool(await self.party.faults.due("ocsp"))
 
@@ -118,10 +126,7 @@ class Responder:
 
     async def _is_true(self, kept: _Kept) -> bool:
         """Whether an answer may be given again."""
-        party = self.party
-        now = party.clock.now()
-        assert kept.said.this_update is not None
-        if kept.moves != party.clock.moves or not kept.said.this_update <= now < kept.until:
+        if not self._is_in_time(kept):
             return False
         seen = self._state()
         if seen is not None and seen == kept.seen:
@@ -131,6 +136,12 @@ class Responder:
             return False
         kept.seen = seen
         return True
+
+    def _is_in_time(self, kept: _Kept) -> bool:
+        clock = self.party.clock
+        now = clock.now()
+        assert kept.said.this_update is not None
+        return kept.moves == clock.moves and kept.said.this_update <= now < kept.until
 
     def _keep(self, request: bytes, kept: _Kept) -> None:
         if len(self._kept) >= MAX_KEPT:

@@ -62,7 +62,7 @@ from services.common.problems import NotAsExpectedError
 from . import faults, store
 from .store import CaTables
 from .succession import Succession
-from .validity import Validity, life, needs_renewal, rules, validity
+from .validity import Validity, in_use_until, life, needs_renewal, rules, validity
 
 log = logging.getLogger("pnclab")
 
@@ -157,6 +157,17 @@ class OpenAuthority:
 
 
 @dataclass(frozen=True)
+class _AtHand:
+    """An OCSP signer that was looked up: since when (monotonic seconds), and from when until
+    when it is used."""
+
+    since: float
+    signer: Authority
+    begins: datetime
+    due: datetime
+
+
+@dataclass(frozen=True)
 class RevocationList:
     """A revocation list that was given out: its bytes (DER), how many entries, since when."""
 
@@ -185,8 +196,8 @@ class CertificateAuthority:
         self.succession = Succession(self)
         self._seen: store.Holdings = ()
         self._authorities: tuple[OpenAuthority, ...] = ()
-        # By authority: since when (monotonic seconds), and which.
-        self._responders: dict[int, tuple[float, Authority]] = {}
+        # The OCSP signers, by authority.
+        self._responders: dict[int, _AtHand] = {}
         # By authority: one at a time looks its OCSP signer up, and renews it.
         self._renewing: dict[int, asyncio.Lock] = {}
         party.at_reset.append(self.forget)
@@ -369,11 +380,10 @@ class CertificateAuthority:
             return self._at_hand(authority) or await self._ocsp_signer(authority)
 
     def _at_hand(self, authority: OpenAuthority) -> Authority | None:
-        since, signer = self._responders.get(authority.id, (0.0, None))
-        if signer is None or time.monotonic() >= since + SIGNER_REUSE:
+        known = self._responders.get(authority.id)
+        if known is None or time.monotonic() >= known.since + SIGNER_REUSE:
             return None
-        now, usual = self.party.clock.now(), life(self.party, Role.OCSP_SIGNER)
-        return None if needs_renewal(signer.certificate, now, usual) else signer
+        return known.signer if known.begins <= self.party.clock.now() < known.due else None
 
     async def _ocsp_signer(self, authority: OpenAuthority) -> Authority:
         party, reference = self.party, f"ocsp/{authority.role.value}/{authority.id}"
@@ -415,7 +425,8 @@ class CertificateAuthority:
                 did(f"OCSP signer of {authority.title} until {known.not_valid_after_utc:%F}")
         assert known is not None
         signer = Authority(known, key)
-        self._responders[authority.id] = (time.monotonic(), signer)
+        begins, due = in_use_until(known, usual)
+        self._responders[authority.id] = _AtHand(time.monotonic(), signer, begins, due)
         return signer
 
     # ----------------------------------------------------------------- issuing

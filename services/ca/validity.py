@@ -100,9 +100,17 @@ def needs_renewal(
 ) -> bool:
     """Whether less than a third of the certificate's life is left, or it is not valid yet (the
     clock went backwards). ``usual`` is its role's life: a backdated one is longer."""
+    first, due = in_use_until(certificate, usual)
+    return now < first or now > due
+
+
+def in_use_until(
+    certificate: x509.Certificate, usual: timedelta | None = None
+) -> tuple[datetime, datetime]:
+    """From when until when a certificate is used; then it is due for renewal."""
     first, last = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     whole = last - first if usual is None else min(last - first, usual)
-    return now < first or last - now < whole * RENEW_BELOW
+    return first, last - whole * RENEW_BELOW
 
 
 def renewed_below(party: Party, role: Role) -> timedelta:

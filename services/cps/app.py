@@ -41,5 +41,5 @@ def create(ecosystem: Ecosystem, name: str) -> FastAPI:
         prepare=service.prepare,
         rounds=(service.keep_current, service.store_unstored, service.hosted.keep_current),
     )
-    app.add_middleware(ocsp.FastPath, responder=service.responder)
+    app.state.front = ocsp.FastPath(app, service.responder)
     return app

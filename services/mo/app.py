@@ -39,5 +39,5 @@ def create(ecosystem: Ecosystem, name: str) -> FastAPI:
             service.transfers.take_over,
         ),
     )
-    app.add_middleware(ocsp.FastPath, responder=service.responder)
+    app.state.front = ocsp.FastPath(app, service.responder)
     return app

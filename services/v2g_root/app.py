@@ -35,5 +35,5 @@ def create(ecosystem: Ecosystem, name: str) -> FastAPI:
         prepare=service.prepare,
         rounds=(service.ca.succession.keep_current,),
     )
-    app.add_middleware(ocsp.FastPath, responder=service.responder)
+    app.state.front = ocsp.FastPath(app, service.responder)
     return app
