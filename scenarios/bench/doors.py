@@ -39,12 +39,16 @@ from v2g.certificate_installation import RootId, build_request
 from v2g.messages import iso2
 
 CALLERS = 8
+SECONDS = 2
 OCSP_REQUESTS = 6000
 SIGN_REQUESTS = 6000
 DURABLE_REQUESTS = 400
 ROUNDS = 3
 CARS = 20
 OCSP_TYPE = "application/ocsp-request"
+
+# Our own client as a shell command, in whichever folder.
+_CLIENT = f"env PYTHONPATH={Path(__file__).parents[2]} {sys.executable} -m scenarios.bench.load"
 
 Calls = Sequence[tuple[str, str, Mapping[str, str], bytes]]
 
@@ -177,46 +181,49 @@ def _in_a_namespace(folder: Path, server: str, ready: str, work: str, environmen
 
 
 class Tool:
-    """A load tool that is the same for both sides: ab where it is installed, else ours."""
+    """A load tool that is the same for both sides, connections kept where the server keeps them:
+    wrk where it is installed, else ours."""
 
     def __init__(self) -> None:
-        self.ab = shutil.which("ab")
-        self.name = "ab" if self.ab else "our own client"
+        self.wrk = shutil.which("wrk")
+        self.name = "wrk" if self.wrk else "our own client"
 
-    def command(self, folder: Path, url: str, kind: str, body: bytes, total: int) -> str:
-        """A shell command that posts ``body`` to ``url``."""
-        if self.ab:
+    def command(self, folder: Path, url: str, kind: str, body: bytes) -> str:
+        """A shell command, for ``folder``, that posts ``body`` to ``url``."""
+        if self.wrk:
             (folder / "body").write_bytes(body)
-            return f"{self.ab} -q -c {CALLERS} -n {total} -p body -T {kind} {url}"
-        path = urlsplit(url).path
-        asked = _asked(url, [("POST", path, {"Content-Type": kind}, body)], total, CALLERS, False)
+            (folder / "post.lua").write_text(
+                'wrk.method = "POST"\nwrk.body = io.open("body", "rb"):read("*a")\n'
+                f'wrk.headers["Content-Type"] = "{kind}"\n'
+            )
+            return f"{self.wrk} -t 1 -c {CALLERS} -d {SECONDS}s -s post.lua {url}"
+        call = ("POST", urlsplit(url).path, {"Content-Type": kind}, body)
+        asked = _asked(url, [call], OCSP_REQUESTS, CALLERS, keep_alive=True)
         (folder / "asked.json").write_text(json.dumps(asked))
-        return f"{sys.executable} -m scenarios.bench.load < asked.json"
+        return f"{_CLIENT} < asked.json"
 
     def seconds(self, output: str) -> float:
         """Seconds for one request, from what the command printed."""
-        if not self.ab:
+        if not self.wrk:
             found = _answered(output)
             seconds: float = found["seconds"] / sum(found["status"].values())
             return seconds
         if "Non-2xx" in output:
             raise AssertionError(output)
-        rate = re.search(r"Requests per second:\s+([\d.]+)", output)
+        rate = re.search(r"Requests/sec:\s+([\d.]+)", output)
         assert rate is not None, output
         return 1.0 / float(rate[1])
 
-    def ours(self, folder: Path, url: str, kind: str, body: bytes, total: int) -> float:
-        command = [*_on(1), *self.command(folder, url, kind, body, total).split()]
-        if not self.ab:
-            command = command[: command.index("<")]
+    def ours(self, folder: Path, url: str, kind: str, body: bytes) -> float:
+        """Seconds for one request at an address of ours."""
+        command = " ".join([*_on(1), self.command(folder, url, kind, body)])
         done = subprocess.run(  # noqa: S603
-            command,
+            ["bash", "-c", command],  # noqa: S607
             cwd=folder,
             capture_output=True,
             text=True,
             check=True,
             timeout=120,
-            stdin=None if self.ab else (folder / "asked.json").open(),
         )
         return self.seconds(done.stdout)
 
@@ -282,13 +289,9 @@ def ocsp(bench: Bench) -> Iterator[Measurement]:
         for _ in range(ROUNDS):
             for signed in (False, True):
                 body = ocsp_request(mine, above, nonce=nonce if signed else None)
-                ours[signed].append(
-                    tool.ours(folder, f"{urls['v2g-root']}/ocsp", OCSP_TYPE, body, OCSP_REQUESTS)
-                )
+                ours[signed].append(tool.ours(folder, f"{urls['v2g-root']}/ocsp", OCSP_TYPE, body))
                 body = ocsp_request(leaf, issuer, nonce=nonce if signed else None)
-                work = tool.command(
-                    folder, f"http://127.0.0.1:{port}/", OCSP_TYPE, body, OCSP_REQUESTS
-                )
+                work = tool.command(folder, f"http://127.0.0.1:{port}/", OCSP_TYPE, body)
                 peer[signed].append(tool.seconds(_in_a_namespace(folder, server, ready, work)))
     for name, signed, wanted in (
         ("an OCSP answer, kept", False, 3.0),
@@ -300,8 +303,8 @@ def ocsp(bench: Bench) -> Iterator[Measurement]:
             _middle(peer[signed]),
             "openssl ocsp",
             wanted,
-            note=f"POST, {CALLERS} callers, a connection each time, by {tool.name}; ours "
-            f"{1 / _middle(ours[signed]):,.0f}/s",
+            note=f"POST, {CALLERS} callers by {tool.name}, one core; ours "
+            f"{1 / _middle(ours[signed]):,.0f}/s; openssl closes each connection",
         )
 
 
@@ -388,8 +391,7 @@ def _cfssl(folder: Path) -> float | None:
         f"{cfssl} serve -address 127.0.0.1 -port {port} -ca ca.pem -ca-key ca.key "
         "-config config.json -loglevel 4"
     )
-    root = Path(__file__).parents[2]
-    work = f"env PYTHONPATH={root} {sys.executable} -m scenarios.bench.load < asked.json"
+    work = f"{_CLIENT} < asked.json"
     ready = f"(exec 3<> /dev/tcp/127.0.0.1/{port})"
     seconds = []
     for _ in range(ROUNDS):

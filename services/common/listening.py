@@ -59,6 +59,10 @@ def _bound(
 ) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
+    # The connections that it accepts inherit this (asyncio sets it on sockets of its own making
+    # only): head and body of an answer are written one after the other, and on a kept
+    # connection the second one would wait 40 ms for a delayed acknowledgement.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
