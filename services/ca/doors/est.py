@@ -16,9 +16,9 @@ import base64
 import binascii
 import re
 import textwrap
-import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
+from uuid import UUID
 
 from cryptography import x509
 from fastapi import APIRouter, Request, Response
@@ -247,7 +247,7 @@ def _refused(request: Request, refusal: Refusal) -> Response:
     wants_json = "application/json" in request.headers.get("accept", "")
     if wants_json or request.url.path.startswith(_OPNC):
         entropy = request.app.state.party.entropy
-        trace = uuid.UUID(bytes=entropy("est/trace", 16), version=4)
+        trace = UUID(bytes=entropy("est/trace", 16), version=4)
         body = {"errorMessages": [refusal.message], "traceId": str(trace)}
         return JSONResponse(body, status, {**headers, **_echoed(request)})
     return PlainTextResponse(f"{refusal.message}\n", status, headers)
