@@ -140,3 +140,16 @@ def test_a_token_for_trying(world: World) -> None:
     refused = world.http.get(f"{world.url('platform')}/test-token?client=admin")
     assert refused.status_code == 403
     assert world.http.get(f"{world.url('platform')}/test-token?client=no").status_code == 404
+
+
+def test_est_is_handed_on(world: Any) -> None:
+    """To the V2G root operator for chargers, to the maker or operator that asks for its own."""
+    for path in ("/.well-known/est/cpo/cacerts", "/.well-known/est/cpo/cacerts/ISO15118-2"):
+        here, there = (
+            world.call(name, "GET", path, client=None) for name in ("platform", "v2g-root")
+        )
+        assert here.status_code == there.status_code == 200, here.text
+        assert here.content == there.content
+        assert here.headers["content-type"] == there.headers["content-type"]
+    refused = world.call("platform", "GET", "/.well-known/est/oem/cacerts", client=None)
+    assert refused.status_code == 401

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 from starlette.routing import Route
 
+from services.ca.doors import est
 from services.ca.doors import opnc as ca_opnc
 from services.ccp.doors import opcp as ccp_opcp
 from services.ccp.doors import opnc as ccp_opnc
@@ -36,6 +37,7 @@ HANDED_ON: tuple[tuple[str, APIRouter], ...] = (
     ("cps", cps_opnc.router),
     ("ccp", ccp_opnc.router),
     ("ca", ca_opnc.router),
+    ("ca", est.router),
 )
 
 # How a path begins -> the service that a token must be for (OPCP, authentication).
