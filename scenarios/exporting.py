@@ -88,7 +88,7 @@ async def gather(lab: Lab, wanted: Wanted) -> Bench:
             await _contract(lab, bench, operator, key, roots)
     _roots_of(bench, roots)
     ca = ca_file(lab.ecosystem)
-    if ca is not None and ca.exists():
+    if ca.exists():
         bench.certificates["tls-ca"] = x509.load_pem_x509_certificate(ca.read_bytes())
     return bench
 

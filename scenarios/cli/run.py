@@ -195,7 +195,8 @@ def _print_reach(ecosystem: Ecosystem) -> None:
             )
     elif reach.listen:
         out.print("Certificates go on naming loopback: say --public-url for what others see.")
-    if (ca := ca_file(ecosystem)) is not None:
+    if reach.https and reach.https_certificate is None:
+        ca = ca_file(ecosystem)
         out.print(f"Clients trust [bold]{ca}[/]: curl --cacert {ca} {first.seen_at}/healthz")
     if reach.client_ca is not None:
         out.print(

@@ -129,9 +129,7 @@ class ServerTls:
             there = certificate_file.exists() and key_file.exists()
             secret = sealing_secret(self._folder / "ca.secret", lost=there).hex()
             if there:
-                certificate = x509.load_pem_x509_certificate(certificate_file.read_bytes())
-                key = load_pem_private_key(key_file.read_bytes(), secret.encode())
-                assert isinstance(key, ec.EllipticCurvePrivateKey)
+                certificate, key = _opened(certificate_file, key_file, secret)
                 if certificate.not_valid_after_utc - self._now() > LEAF_LIFE:
                     return certificate, key
             key = ec.generate_private_key(ec.SECP256R1())
@@ -188,11 +186,24 @@ class ServerTls:
         self.context.verify_mode = ssl.CERT_OPTIONAL if optional else ssl.CERT_REQUIRED
 
 
-def ca_file(ecosystem: Ecosystem) -> Path | None:
-    """The CA by which clients know the ecosystem's own certificate; None without one."""
-    if not ecosystem.reach.https or ecosystem.reach.https_certificate is not None:
-        return None
+def ca_file(ecosystem: Ecosystem) -> Path:
+    """The CA by which clients know certificates of the ecosystem's own, where it has one."""
     return ecosystem.data / FOLDER / "ca.pem"
+
+
+def _opened(
+    certificate_file: Path, key_file: Path, secret: str
+) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    try:
+        certificate = x509.load_pem_x509_certificate(certificate_file.read_bytes())
+        key = load_pem_private_key(key_file.read_bytes(), secret.encode())
+    except (ValueError, TypeError) as error:
+        raise TlsError(
+            f"{certificate_file.parent}: the CA in it cannot be read ({error}); without the folder "
+            "there will be a new one, which clients have to be given"
+        ) from None
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    return certificate, key
 
 
 def names(ecosystem: Ecosystem) -> tuple[str, ...]:

@@ -3,11 +3,13 @@
 import asyncio
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from josev import JosevMissingError, find_python
 
+from pki.profiles import STYLES
 from scenarios.exporting import Wanted, gather
 from scenarios.lab import Lab
 from scenarios.layouts import LAYOUTS, write
@@ -51,12 +53,14 @@ print(json.dumps(found))
 """
 
 
-def test_josev_loads_the_folder(tmp_path: Path) -> None:
+@pytest.mark.parametrize("style", STYLES)
+def test_josev_loads_the_folder(tmp_path: Path, style: str) -> None:
+    """With compact certificates too."""
     try:
         python = find_python()
     except JosevMissingError as missing:
         pytest.skip(str(missing))
-    ecosystem = load(data=tmp_path / "data").on_free_ports()
+    ecosystem = replace(load(data=tmp_path / "data").on_free_ports(), certificates=style)
 
     async def work():
         async with running(ecosystem), Lab(ecosystem) as lab:

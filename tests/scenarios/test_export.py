@@ -18,6 +18,7 @@ from scenarios.exporting import Bench, Wanted, gather, note, write_messages
 from scenarios.lab import Lab
 from scenarios.layouts import LAYOUTS, Key, Password, Pem, Pkcs12, must_be_free, write
 from services.common.problems import WrongUseError
+from services.common.tls import ServerTls
 from services.ecosystem import Ecosystem, load, to_document
 from services.serve import running
 from v2g.certificate_installation import read_request, read_response
@@ -180,6 +181,21 @@ def test_the_note_says_what_and_why(bench: Bench, ecosystem: Ecosystem, tmp_path
     for said in ("PKI_PATH", "`12345`", bench.facts["PCID"], "That is loopback", "moSubCA2"):
         assert said in text
     assert all(f"| {one.path} |" in text for one in written)
+
+
+def test_the_tls_ca_is_given_along(bench: Bench, ecosystem: Ecosystem, tmp_path: Path) -> None:
+    """Also where the ecosystem was reached over TLS by options of its start only."""
+    tls = ServerTls(ecosystem.with_reach({"listen": "127.0.0.2", "https": True}))
+    told = Bench(dict(bench.certificates), dict(bench.keys))
+
+    async def work() -> None:
+        async with running(ecosystem), Lab(ecosystem) as lab:
+            told.certificates = (await gather(lab, Wanted(("charger",)))).certificates
+
+    asyncio.run(work())
+    assert told.certificates["tls-ca"].subject == tls.certificate.issuer
+    written = {one.path for one in write(told, LAYOUTS["everest"], tmp_path, "123456")}
+    assert "ca/csms/CSMS_ROOT_CA.pem" in written
 
 
 def test_what_is_there_is_not_overwritten(bench: Bench, tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 
 from services.common.addresses import remember, remembered
+from services.common.keystore import SealingError
 from services.common.problems import StartError
 from services.common.reach import Reach, ReachError
 from services.common.tls import LEAF_LIFE, ServerTls, TlsError, ca_file, names
@@ -279,7 +280,7 @@ def test_a_certificate_of_ones_own(tmp_path: Path, serve: Any) -> None:
             tmp_path / str(number), listen=BENCH, https_certificate=certificate, https_key=key_file
         )
         assert made.reach.https
-        assert ca_file(made) is None
+        assert not ca_file(made).exists()
         context = ssl.create_default_context(cafile=str(ca.file))
         with (
             serve(made, "root-pool"),
@@ -352,7 +353,7 @@ def test_the_certificate_is_renewed_before_it_ends(tmp_path: Path) -> None:
     instant = datetime.now(UTC)
     tls = ServerTls(made, lambda: instant)
     first = tls.certificate
-    ca = ca_file(made).read_bytes()  # type: ignore[union-attr]
+    ca = ca_file(made).read_bytes()
     assert not tls.renew()
     instant += LEAF_LIFE / 2
     assert not tls.renew()
@@ -361,11 +362,23 @@ def test_the_certificate_is_renewed_before_it_ends(tmp_path: Path) -> None:
     assert tls.certificate != first
     assert tls.certificate.not_valid_after_utc > first.not_valid_after_utc
     # By the same CA, which clients have; only when that ends there is another one.
-    assert ca_file(made).read_bytes() == ca  # type: ignore[union-attr]
+    assert ca_file(made).read_bytes() == ca
     assert ServerTls(made).certificate.issuer == first.issuer
     instant += timedelta(days=9 * 365)
     assert tls.renew()
-    assert ca_file(made).read_bytes() != ca  # type: ignore[union-attr]
+    assert ca_file(made).read_bytes() != ca
+
+
+@pytest.mark.parametrize(("name", "says"), [("ca.pem", "cannot be"), ("ca.key", "cannot be")])
+def test_a_ca_that_is_broken_is_said(tmp_path: Path, name: str, says: str) -> None:
+    made = ecosystem(tmp_path, listen=BENCH, https=True)
+    ServerTls(made)
+    (tmp_path / "tls" / name).write_bytes(b"broken")
+    with pytest.raises(TlsError, match=rf"tls: the CA in it {says} read"):
+        ServerTls(made)
+    (tmp_path / "tls" / "ca.secret").unlink()
+    with pytest.raises(SealingError, match="the secret file is missing"):
+        ServerTls(made)
 
 
 def test_workers_speak_tls(tmp_path: Path) -> None:
