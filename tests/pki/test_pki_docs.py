@@ -10,6 +10,7 @@ from pki import codes
 from pki.edition import ISO2
 from pki.findings import RULES
 from pki.profiles import (
+    COMPACT,
     DEVIATIONS,
     BasicConstraintsRule,
     DomainComponentRule,
@@ -140,11 +141,22 @@ def deviations() -> str:
     )
 
 
+def compact() -> str:
+    seen: dict[tuple[str, ...], list[str]] = {}
+    for role, wanted in COMPACT.items():
+        for d in wanted:
+            key = (d.row.field, says(d.row.requirement), d.row.source, d.row.why)
+            seen.setdefault(key, []).append(role.value)
+    lines = [[key[0], ", ".join(roles), *key[1:]] for key, roles in seen.items()]
+    return table(["field", "roles", "what", "source", "why"], lines)
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "rules": rules,
     "profiles": overview,
     "rows": rows,
     "deviations": deviations,
+    "compact": compact,
 }
 
 
