@@ -118,13 +118,13 @@ class CertificateChain(opcp.Body):
 
     def certificates(self, field: str) -> list[Any]:
         """Leaf first. Refusal 400 names the field."""
-        texts = {
-            "certificate": self.certificate,
+        above = {
             "subCa2Certificate": self.subCa2Certificate,
             "subCa1Certificate": self.subCa1Certificate,
         }
         return [
-            opcp.certificate_of(text, f"{field}.{name}") for name, text in texts.items() if text
+            opcp.certificate_of(self.certificate, f"{field}.certificate"),
+            *(opcp.certificate_of(text, f"{field}.{name}") for name, text in above.items() if text),
         ]
 
     @classmethod

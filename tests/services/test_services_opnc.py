@@ -140,6 +140,9 @@ def test_cars(world: Any) -> None:
     assert world.ok("sunmile", "GET", f"/contracts/{emaid}")["status"] == "revoked"
     assert call(world, "nova-cars", "DELETE", f"{CARS}/{car.pcid}").status_code == 404
     old = {"subCA1Certificate": car.texts[2], "subCA2Certificate": car.texts[1]}
+    for empty in ({"certificate": ""}, {**old, "certificate": ""}, old, {}):
+        body = {**car.body, "provisioningCertificateChain": empty}
+        assert call(world, "nova-cars", "PUT", CARS, body).status_code == 400
     chain = {"certificate": car.texts[0], **old}
     ok(world, "nova-cars", "PUT", CARS, {**car.body, "provisioningCertificateChain": chain})
 
