@@ -52,7 +52,7 @@ class Caller:
         elif b"transfer-encoding: chunked" in lower:
             while int((await self._reader.readline()).strip() or b"0", 16):
                 await self._reader.readline()
-        if not self.keep_alive or b"connection: close" in lower:
+        if not self.keep_alive or b"connection: close" in lower or head[:8] == b"HTTP/1.0":
             self._writer.close()
             self._reader = self._writer = None
         return int(head[9:12])

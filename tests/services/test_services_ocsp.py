@@ -353,6 +353,7 @@ def test_many_are_counted(asked: World) -> None:
     leaf, issuer, *_ = issued(asked)
     request = ocsp_request(leaf, issuer)
     post(asked, request)
+    time.sleep(1.6)  # what came before is told by now
     before = len(told(asked))
     total = 6 * TOLD
     answers = asked.all(CA, "POST", [("/ocsp", request, REQUEST)] * total, client=None)
