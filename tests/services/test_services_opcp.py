@@ -458,7 +458,10 @@ def test_contract_data_of_an_operator_with_a_pki(world: Any, car: OwnCar) -> Non
             if bad == "" and field == "contractSubCa2Certificate":
                 continue
             body = {"contractData": {**data, field: bad}, "xsdMsgDefNamespace": NS}
-            messages(world.call("provisioning-service", "PUT", path, body, client="sunmile"))
+            answer = world.call("provisioning-service", "PUT", path, body, client="sunmile")
+            (sentence, *_) = messages(answer)
+            if field in ("dHpublickey", "contractSignatureEncryptedPrivateKey") and bad != "AAAA":
+                assert sentence.startswith(f'contractData.{field} : must match "^(?:[A-Za-z0')
 
 
 def test_the_signer(world: Any) -> None:
@@ -494,6 +497,17 @@ def test_no_contract_is_a_refusal_for_the_car_or_an_error(world: Any, car: OwnCa
     assert messages(unknown.asks(alwaysReturnEXI="false"), 404)[0] == (
         "Contract or Vehicle not found."
     )
+
+
+def test_a_refusal_is_found_in_the_events(world: Any) -> None:
+    answer = world.call("contract-pool", "GET", f"/v1/ccp/lookupContract/{new_emaid('DESUN')}")
+    messages(answer, 404)
+    trace, after = answer.json()["traceId"], ""
+    while page := world.ok("contract-pool", "GET", f"/events?limit=1000&after={after}"):
+        after = page[-1]["id"]
+        if any(trace in json.dumps(event) for event in page):
+            return
+    raise AssertionError(trace)
 
 
 @pytest.mark.parametrize(

@@ -198,9 +198,15 @@ def wish(
         emaid=(emaid or common_name(chain[0].subject)).replace("-", ""),
         pcid=pcid or "",
         contract_chain=chain,
-        encrypted_private_key=unb64(key, "contractSignatureEncryptedPrivateKey"),
-        dh_public_key=unb64(point, "dHpublickey"),
+        encrypted_private_key=_element(key, "contractSignatureEncryptedPrivateKey"),
+        dh_public_key=_element(point, "dHpublickey"),
     )
+
+
+def _element(text: str, field: str) -> bytes:
+    sentence = f'contractData.{field} : must match "{opcp.BASE64_PATTERN}"'
+    with opcp.worded({"not_base64": (400, sentence), "empty": (400, sentence)}):
+        return unb64(text, field)
 
 
 async def signed(
