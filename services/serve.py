@@ -22,9 +22,9 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import uvicorn
 from fastapi import FastAPI
@@ -210,9 +210,12 @@ async def serve(
     names: Sequence[str] | None = None,
     *,
     on_ready: Callable[[str], None] | None = None,
+    furnish: Callable[[], Coroutine[Any, Any, None]] | None = None,
     on_all_ready: Callable[[], None] | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM, also while starting.
+
+    When all are ready they are furnished: what ``furnish`` brings belongs to the known state.
 
     A single party may wait for others for ever; what goes wrong in its own house ends it
     (StartError).
@@ -233,6 +236,14 @@ async def serve(
             await asyncio.gather(starting, return_exceptions=True)
             return
         apps = starting.result()
+        if furnish is not None:
+            furnishing = asyncio.create_task(furnish())
+            await asyncio.wait({furnishing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not furnishing.done():
+                furnishing.cancel()
+                await asyncio.gather(furnishing, return_exceptions=True)
+                return
+            furnishing.result()
         if ecosystem.resettable:
             await mark(ecosystem, apps, alone=alone)
         if on_all_ready is not None:

@@ -33,6 +33,7 @@ class Up:
     parties: dict[str, dict[str, Any]]
     folder: Path
     http: httpx.Client
+    told: dict[str, Any]
     _tokens: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def url(self, party: str) -> str:
@@ -97,7 +98,8 @@ def pnclab_up(*options: str) -> Iterator[Up]:
             line = _first_line(process, within=90)
             assert line, f"pnclab up ended: {log.read_text()[-2000:]}"
             with httpx.Client(timeout=60, trust_env=False) as http:
-                yield Up(json.loads(line)["parties"], Path(folder), http)
+                told = json.loads(line)
+                yield Up(told["parties"], Path(folder), http, told)
             assert process.poll() is None, f"pnclab up died: {log.read_text()[-2000:]}"
         finally:
             process.terminate()

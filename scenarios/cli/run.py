@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -60,6 +61,9 @@ def up(
     free_ports: Annotated[
         bool, typer.Option("--free-ports", help="Any free ports instead of the file's.")
     ] = False,
+    seeds: Annotated[
+        bool, typer.Option(help="Have the cars of the file wait with a contract each.")
+    ] = True,
     json: Json = False,
 ) -> None:
     """Run the whole ecosystem in this process until Ctrl-C.
@@ -93,24 +97,40 @@ def up(
     if free_ports:
         chosen = chosen.on_free_ports()
 
-    def say() -> None:
+    def say(found: Sequence[Any]) -> None:
         if json:
-            print_json(_who(chosen))
+            print_json(_who(chosen, found))
         else:
-            _print_who(chosen)
+            _print_who(chosen, found)
 
     with err.status(f"Starting {len(chosen.parties)} parties …") as status:
-        asyncio.run(_up(chosen, say, status))
+        asyncio.run(_up(chosen, say, status, seeds=seeds))
 
 
-async def _up(chosen: Ecosystem, say: Any, status: Any) -> None:
+async def _up(
+    chosen: Ecosystem, say: Callable[[Sequence[Any]], None], status: Any, *, seeds: bool
+) -> None:
     from services.serve import serve as serve_parties
+
+    from ..lab import LabError
+    from ..seeding import seed
+
+    found: list[Any] = []
+
+    async def furnish() -> None:
+        if not seeds:
+            return
+        status.update("Contracts for the cars that wait …")
+        try:
+            found.extend(await seed(chosen))
+        except LabError as error:
+            err.print(f"No car waits with a contract: {error}")
 
     def ready() -> None:
         status.stop()
-        say()
+        say(found)
 
-    await serve_parties(chosen, on_all_ready=ready)
+    await serve_parties(chosen, furnish=furnish, on_all_ready=ready)
 
 
 def serve(
@@ -205,7 +225,7 @@ def _print_reach(ecosystem: Ecosystem) -> None:
         )
 
 
-def _who(ecosystem: Ecosystem) -> dict[str, Any]:
+def _who(ecosystem: Ecosystem, seeds: Sequence[Any]) -> dict[str, Any]:
     """Everybody's address and credentials, for programs."""
     return {
         "name": ecosystem.name,
@@ -226,10 +246,12 @@ def _who(ecosystem: Ecosystem) -> dict[str, Any]:
             {"client_id": client.id, "client_secret": client.secret, "role": client.role}
             for client in ecosystem.clients
         ],
+        "platforms": [platform.seen_at for platform in ecosystem.of_kind("platform")],
+        "seeds": list(seeds),
     }
 
 
-def _print_who(ecosystem: Ecosystem) -> None:
+def _print_who(ecosystem: Ecosystem, seeds: Sequence[Any]) -> None:
     table = Table(title=f"{ecosystem.name}: {ecosystem.trust_model.title}", title_justify="left")
     for column in ("party", "kind", "known as", "URL (its API: /docs, /openapi.json)"):
         table.add_column(column)
@@ -241,18 +263,34 @@ def _print_who(ecosystem: Ecosystem) -> None:
     setting = Clock.read_in(ecosystem.data, ecosystem.clock_offset)
     if setting.offset or setting.standing:
         out.print(f"The clock shows [bold]{setting.now():%F %T}Z[/] (pnclab clock show).")
+    if seeds:
+        out.print("\nCars that wait with a contract:\n")
+        for row in seeds:
+            out.print(f"  {row['car']}  {row['pcid']}  {row['emaid']}  {row['operator']}")
     for client in ecosystem.clients:
         out.print(
-            f"Call them as client [bold]{client.id}[/] with secret [bold]{client.secret}[/] "
+            f"\nCall them as client [bold]{client.id}[/] with secret [bold]{client.secret}[/] "
             f"(role {client.role}),"
         )
     out.print("or as any party, with the secret NAME-test-secret. A token, for instance:\n")
-    first = next(iter(ecosystem.parties.values()))
+    platforms = ecosystem.of_kind("platform")
+    first = next(iter(platforms), next(iter(ecosystem.parties.values())))
     identity, secret = first.name, party_secret(first.name)
     if ecosystem.clients:
         identity, secret = ecosystem.clients[0].id, ecosystem.clients[0].secret
     out.print(
-        f"  curl -s {first.url}/oauth/token -d grant_type=client_credentials "
-        f"-d client_id={identity} -d client_secret={secret}\n"
+        f"  curl -s {first.seen_at}/oauth/token -d grant_type=client_credentials "
+        f"-d client_id={identity} -d client_secret={secret}\n",
+        soft_wrap=True,
     )
+    if platforms:
+        out.print(
+            f"Backends are pointed at [bold]{first.seen_at}[/] (OPCP, OPNC, EST; its tokens are "
+            "good everywhere).\nLogins, requests that succeed, configurations, and a first walk "
+            f"with curl: [bold]{first.seen_at}/[/]",
+            soft_wrap=True,
+        )
+        cacert = ca_file(ecosystem)
+        trust = f" --cacert {cacert}" if cacert and first.seen_at.startswith("https") else ""
+        out.print(f"\n  curl -s{trust} {first.seen_at}/walkthrough.sh | sh\n", soft_wrap=True)
     out.print("Ctrl-C ends it; what happened stays in the databases.")

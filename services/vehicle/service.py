@@ -20,7 +20,10 @@ from services.common.events import Event
 from services.common.keystore import CountedKey
 from services.common.party import Party
 from services.ecosystem import EcosystemError
+from v2g import exi
+from v2g.certificate_installation import RootId, build_request
 from v2g.certificate_update import NEVER, NEXT_TIME
+from v2g.messages import iso2
 
 from .anchors import CarStores
 from .cable import Cable, CableError
@@ -194,6 +197,16 @@ class Garage:
         if row is None:
             raise Refusal(404, "unknown_pcid", f"no car {pcid} is in this garage")
         return row, contract
+
+    async def installation_request(self, pcid: str, session_id: bytes) -> bytes:
+        """The CertificateInstallationReq of a car, EXI; Refusal 404."""
+        row, _installed = await self.get(pcid)
+        chain = from_pem(row.chain)
+        roots = [RootId.of(root) for root in await self.stores.roots(pcid)]
+        key = await self.party.keys.get(row.key_reference)
+        return exi.encode(
+            iso2.SCHEMA, build_request(session_id, chain[0], roots, key, self.party.edition)
+        )
 
     async def charge(
         self,

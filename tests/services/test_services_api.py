@@ -250,6 +250,7 @@ ROLES: dict[str, dict[str, Any]] = {
         "DELETE /vehicles/{pcid}/trust-store/anchors/{fingerprint}": ADMIN,
         "POST /vehicles/{pcid}/over-the-air": ADMIN,
         "POST /vehicles/{pcid}/charge": ADMIN,
+        "POST /vehicles/{pcid}/installation-request": ADMIN,
         "GET /vehicles/{pcid}/contracts": ADMIN,
         "PUT /vehicles/{pcid}/default-contract": ADMIN,
         "DELETE /vehicles/{pcid}/contracts/{emaid}": ADMIN,
@@ -261,6 +262,7 @@ ROLES: dict[str, dict[str, Any]] = {
     "platform": {
         "GET /": PUBLIC,
         "GET /golden/{pcid}": PUBLIC,
+        "GET /walkthrough.sh": PUBLIC,
         "PUT /seeds": ADMIN,
         "GET /.well-known/jwks.json": PUBLIC,
         "GET /test-token": PUBLIC,

@@ -15,6 +15,7 @@ from services.common.fields import MessageText, Name
 from services.platform import guide
 from services.platform.service import Platform
 from services.platform.store import SeedRow
+from services.platform.walkthrough import walkthrough
 
 router = APIRouter(tags=["guide"])
 
@@ -60,6 +61,21 @@ async def begin(request: Request) -> Response:
     if "application/json" in wanted:
         return JSONResponse(guide.as_json(told))
     return PlainTextResponse(guide.as_text(told))
+
+
+@router.get(
+    "/walkthrough.sh",
+    response_class=PlainTextResponse,
+    responses={200: {"content": {"text/plain": {}}}, 404: REFUSALS[404]},
+)
+async def walk(request: Request) -> Response:
+    """A shell script that goes through the doors, from a root to a revoked contract."""
+    found = guide.walk_of(_platform(request).party)
+    if found is None:
+        raise Refusal(
+            404, "nobody_walks", "there is no charge point operator, maker or mobility operator"
+        )
+    return PlainTextResponse(walkthrough(found))
 
 
 @router.get(

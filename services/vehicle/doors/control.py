@@ -10,9 +10,9 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
 from services.common.auth import AdminCaller
-from services.common.certificates import b64_chain, from_pem
+from services.common.certificates import b64, b64_chain, from_pem
 from services.common.errors import REFUSALS
-from services.common.fields import Chain, Name
+from services.common.fields import Chain, MessageText, Name
 from services.vehicle.charging import Outcome
 from services.vehicle.service import Garage
 
@@ -76,6 +76,21 @@ class OutcomeBody(BaseModel):
     )
 
 
+class SayInstallationBody(BaseModel):
+    """In which session a car would ask."""
+
+    session_id: Annotated[str, Field(pattern="^([0-9a-fA-F]{2}){1,8}$")] = Field(
+        default="0000000000000001", examples=["0000000000000001"], description="Hex."
+    )
+
+
+class InstallationRequestBody(BaseModel):
+    """A car's CertificateInstallationReq, as base64 EXI."""
+
+    pcid: str
+    certificate_installation_req: MessageText
+
+
 def _service(request: Request) -> Garage:
     service: Garage = request.app.state.service
     return service
@@ -117,6 +132,17 @@ async def car(request: Request, pcid: str, _caller: AdminCaller) -> CarBody:
     garage = _service(request)
     row, installed = await garage.get(pcid)
     return _car(row, installed, await garage.stores.roots(row.pcid))
+
+
+@router.post("/{pcid:path}/installation-request")
+async def installation_request(
+    request: Request, pcid: str, body: SayInstallationBody, _caller: AdminCaller
+) -> InstallationRequestBody:
+    """What the car would send to have a contract installed, signed by its key: to be sent by
+    somebody else's charger or backend. The car itself does nothing with the answer."""
+    garage = _service(request)
+    message = await garage.installation_request(pcid, bytes.fromhex(body.session_id))
+    return InstallationRequestBody(pcid=pcid, certificate_installation_req=b64(message))
 
 
 @router.post("/{pcid:path}/charge")
