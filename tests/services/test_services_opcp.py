@@ -371,6 +371,45 @@ def test_orders_that_are_refused(world: Any, car: OwnCar, my_mo: str) -> None:
         messages(order(world, car, new_emaid("DESUN"), client), 403)
 
 
+def test_an_emaid_is_one_however_it_is_written(world: Any, car: OwnCar, my_mo: str) -> None:
+    for client, provider in (("sunmile", "DESUN"), (my_mo, "DEABC")):
+        emaid = new_emaid(provider)
+        hyphens = f"{emaid[:2]}-{emaid[2:5]}-{emaid[5:14]}-{emaid[14]}"
+        for text in (hyphens, emaid, emaid[:14], emaid.lower()):
+            assert order(world, car, text, client).status_code == 201
+        path = f"/v1/ccp/lookupContract/{hyphens}"
+        (found,) = world.ok("contract-pool", "GET", path)["XMLContracts"]
+        assert found["emaid"] == emaid
+    issued = world.ok("provisioning-service", "GET", "/certificates?role=contract")
+    assert sum(f"CN={emaid}," in one["subject"] for one in issued) == 1
+    short = new_emaid("DEABC")[:14]
+    assert order(world, car, short, my_mo).status_code == 201
+    (found,) = world.ok("contract-pool", "GET", f"/v1/ccp/lookupContract/{short}")["XMLContracts"]
+    assert found["emaid"] == short
+
+
+def test_in_whose_name_a_hosted_contract_is(world: Any, car: OwnCar) -> None:
+    """The registered organisation's; who is suspended gets nothing new."""
+    client = {"id": "their-mo", "role": "mo", "scope_id": "DEQRS", "secret": "their-mo-test-secret"}
+    world.ok("provisioning-service", "POST", "/clients", client)
+    party = {
+        "party": "their-mo",
+        "kind": "mo",
+        "organisation": "Quarks AG",
+        "identifiers": ["DEQRS"],
+    }
+    world.ok("v2g-root", "POST", "/registrations", party)
+    assert order(world, car, new_emaid("DEQRS"), "their-mo").status_code == 201
+    issued = world.ok("provisioning-service", "GET", "/certificates?role=contract")
+    assert [one for one in issued if "O=Quarks AG (pnclab test)" in one["subject"]]
+    world.ok("v2g-root", "POST", "/registrations/their-mo/suspend")
+    try:
+        answer = order(world, car, new_emaid("DEQRS"), "their-mo")
+        assert "suspended" in messages(answer, 403)[0]
+    finally:
+        world.ok("v2g-root", "DELETE", "/registrations/their-mo")
+
+
 def test_contract_data_of_an_operator_with_a_pki(world: Any, car: OwnCar) -> None:
     """Signed and handed back as XML; with a PCID it is in the pool as well."""
     emaid = world.contract(car.pcid)["emaid"]
