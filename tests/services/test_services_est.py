@@ -358,3 +358,31 @@ def test_names_of_chargers(world: World, tmp_path: Path, serve: Any) -> None:
         # One that is an EVSEID is its operator's all the same.
         refused(enroll(other, "cpo", request_for("NLVLTE7300001")), 403, "NLVLT")
         refused(enroll(other, "cpo", request_for("")), 400, "common name")
+
+
+def test_by_the_platform(world: World) -> None:
+    """At the one address that a backend knows: the same answers, from whoever serves a label."""
+    for label in LABELS:
+        cn = name(label)
+        client = LABELS[label][1]
+        for shape in (
+            "/.well-known/est/{ca}/{operation}/{iso}",
+            "/{ca}/{operation}/{iso}",
+            PATHS[-1],
+        ):
+            at = path(shape, "simpleenroll", label)
+            key = SoftwareKey.generate(ISO2)
+            csr = base64.b64encode(request_for(name(label), key))
+            answer = world.call("platform", "POST", at, content=csr, client=client, headers=PKCS10)
+            (leaf,) = certificates(answer)
+            assert leaf.public_key() == key.public_key
+            at = path(shape, "cacerts", label)
+            chain = certificates(world.call("platform", "GET", at, client=client))
+            assert (leaf.issuer, len(chain)) == (chain[0].subject, 3)
+        answer = world.call(
+            *("platform", "POST", f"/{label}/simpleenroll/ISO15118-20"),
+            content=base64.b64encode(request_for(cn)),
+            client=client,
+            headers=PKCS10,
+        )
+        assert (answer.status_code, "ISO15118-2" in answer.text) == (400, True)
