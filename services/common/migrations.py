@@ -68,13 +68,14 @@ def _config(database: Database, kind: str) -> Config:
     return config
 
 
-def upgrade(database: Database, kind: str) -> None:
-    """Bring ``database`` to this version's schema.
+def upgrade(database: Database, kind: str, *, step_by_step: bool = False) -> None:
+    """Bring ``database`` to this version's schema; an empty one at once, or ``step_by_step``.
 
     Raises SchemaError when it holds a schema that this version does not know (a newer
     one, or another party's); nothing is changed then.
     """
     config = _config(database, kind)
+    config.attributes["at_once"] = not step_by_step
     head = ScriptDirectory.from_config(config).get_current_head()
     current = _current(database)
     if current == head:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import sqlite3
 import subprocess
 import sys
@@ -60,13 +61,64 @@ def versions(database: Database) -> list[str]:
 def test_from_empty_to_the_models(url: str, kind: str) -> None:
     """The migrations make what the code describes; a second time they change nothing."""
     database = opened(url, kind)
-    upgrade(database, kind)
+    upgrade(database, kind, step_by_step=True)
     check(database, kind)
     before = versions(database)
     assert len(before) == 1
     upgrade(database, kind)
     assert versions(database) == before
     database.close()
+
+
+def _number(default: Any) -> str:
+    """A default, whichever way PostgreSQL writes the number that it is."""
+    return re.sub(r"'(\d+)'::\w+", r"\1", str(default))
+
+
+def described(database: Database) -> dict[str, Any]:
+    """What a database says of itself, names and defaults included; columns in any order."""
+    found = inspect(database.engine)
+    return {
+        table: {
+            "columns": sorted(
+                (one["name"], str(one["type"]), one["nullable"], _number(one["default"]))
+                for one in found.get_columns(table)
+            ),
+            "key": (
+                found.get_pk_constraint(table)["name"],
+                found.get_pk_constraint(table)["constrained_columns"],
+            ),
+            "indexes": sorted(
+                (str(one["name"]), one["column_names"], one["unique"])
+                for one in found.get_indexes(table)
+            ),
+            "unique": sorted(
+                (str(one["name"]), one["column_names"])
+                for one in found.get_unique_constraints(table)
+            ),
+            "references": sorted(
+                (str(one["name"]), one["constrained_columns"], one["referred_table"])
+                for one in found.get_foreign_keys(table)
+            ),
+        }
+        for table in found.get_table_names()
+    }
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_at_once_is_as_step_by_step(url: str, kind: str, tmp_path: Path) -> None:
+    """What a new database is made as is what the migrations make of an empty one."""
+    slow = opened(url, kind)
+    upgrade(slow, kind, step_by_step=True)
+    expected, version = described(slow), versions(slow)
+    slow.close()
+    sqlite = url.startswith("sqlite")
+    fast = opened(f"sqlite:///{tmp_path}/new.db" if sqlite else url, kind, f"{kind}-new")
+    upgrade(fast, kind)
+    assert described(fast) == expected
+    assert versions(fast) == version
+    check(fast, kind)
+    fast.close()
 
 
 _UPGRADE = """
