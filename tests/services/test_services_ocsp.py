@@ -178,6 +178,8 @@ def test_an_answer_is_given_again_until_a_revocation(asked: World) -> None:
             other.close()
         else:
             asked.ok(CA, "POST", "/revocations", {"fingerprint": fingerprint(leaf)})
+        for nonce in (b"m" * 8, b"o" * 8):
+            assert status(post(asked, ocsp_request(leaf, issuer, nonce=nonce))) is REVOKED
         assert status(post(asked, request)) is REVOKED
         assert status(get(asked, request)) is REVOKED
 
@@ -295,6 +297,7 @@ def forms(world: World) -> dict[str, tuple[bytes, str, str]]:
 def test_what_is_no_request_is_diagnosed(asked: World) -> None:
     """The answer is OCSP's own; the reason stands in a header and in the event."""
     for name, (body, kind, words) in forms(asked).items():
+        time.sleep(1.1 / TOLD)  # of more in a second some are only counted
         sent = {"Content-Type": kind, "Pnclab-Run": f"wrong-{name.replace(' ', '-')}"}
         answer = asked.call(CA, "POST", "/ocsp", content=body, client=None, headers=sent)
         assert (answer.status_code, answer.content) == (200, MALFORMED), name
