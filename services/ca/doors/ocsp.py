@@ -169,6 +169,8 @@ class FastPath:
         self.responder = responder
         self.party: Party = responder.party
         self._second, self._told, self._more = 0, 0, 0
+        # When the count of a burst is told; nothing that a stopping party would wait for.
+        self._due: asyncio.TimerHandle | None = None
         self._telling: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -221,13 +223,17 @@ class FastPath:
         if self._told <= TOLD:
             return True
         self._more += 1
-        if self._telling is None:
-            self._telling = asyncio.create_task(self._tell())
+        if self._due is None:
+            self._due = asyncio.get_running_loop().call_later(1.0, self._begin_to_tell)
         return False
 
+    def _begin_to_tell(self) -> None:
+        self._due = None
+        if not self.party.stopping.is_set():
+            self._telling = asyncio.create_task(self._tell())
+
     async def _tell(self) -> None:
-        await asyncio.sleep(1.0)
-        self._telling, count, self._more = None, self._more, 0
+        count, self._more = self._more, 0
         try:
             with unit_of_work():
                 self.party.recorder.record(
