@@ -25,7 +25,7 @@ from pydantic import BaseModel
 from sqlalchemy.exc import DBAPIError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from . import auth, opcp
+from . import auth, opcp, openapi
 from .doors import clients, clock, events, faults, intermediates, reset, trust
 from .errors import Refusal
 from .events import HOP_HEADER, RUN_HEADER, Event, readable, unit_of_work
@@ -378,4 +378,12 @@ def build_app(
         # As they are: to include a router would build each of its routes anew for each party.
         app.router.routes.extend(door.routes)
     app.add_middleware(Envelope, party=party)
+    described = app.openapi
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = openapi.completed(described(), app.routes)
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign]
     return app

@@ -277,6 +277,9 @@ def _services(client: Client, wanted: str | None) -> str:
     return " ".join(granted)
 
 
+OWN = "the party itself"
+
+
 def allow(*roles: str) -> Callable[[Request], Awaitable[Caller]]:
     """A dependency that lets these roles through (and ``admin``), none given: anyone known."""
 
@@ -294,6 +297,7 @@ def allow(*roles: str) -> Callable[[Request], Awaitable[Caller]]:
             )
         return found
 
+    caller.roles = roles  # type: ignore[attr-defined]  # for the table of roles
     return caller
 
 
@@ -309,6 +313,8 @@ async def own(request: Request) -> Caller:
         )
     return found
 
+
+own.roles = (OWN,)  # type: ignore[attr-defined]
 
 AnyCaller = Annotated[Caller, Depends(allow())]
 AdminCaller = Annotated[Caller, Depends(allow("admin"))]
@@ -344,7 +350,22 @@ _TOKEN_BODY = {
 }
 
 
-@router.post("/oauth/token", openapi_extra=_TOKEN_BODY, response_model=TokenBody)
+class TokenErrorBody(BaseModel):
+    """A token that is not issued (RFC 6749 section 5.2)."""
+
+    error: str
+    error_description: str
+
+
+@router.post(
+    "/oauth/token",
+    openapi_extra=_TOKEN_BODY,
+    response_model=TokenBody,
+    responses={
+        400: {"model": TokenErrorBody, "description": "The request does not make sense."},
+        401: {"model": TokenErrorBody, "description": "No such client, or another secret."},
+    },
+)
 async def token(request: Request) -> Any:
     """Exchange client credentials for a bearer token.
 

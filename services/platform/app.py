@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from services.common.app import build_app
+from services.common.openapi import completed
 from services.common.party import Party
 from services.ecosystem import Ecosystem
 
@@ -32,14 +33,16 @@ def create(ecosystem: Ecosystem, name: str) -> FastAPI:
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = get_openapi(
+            routes = [*app.routes, *forwarding.described()]
+            described = get_openapi(
                 title=app.title,
                 version=app.version,
                 description=app.description,
-                routes=[*app.routes, *forwarding.described()],
+                routes=routes,
                 separate_input_output_schemas=False,
                 servers=app.servers or None,
             )
+            app.openapi_schema = completed(described, routes)
         return app.openapi_schema
 
     app.openapi = document  # type: ignore[method-assign]
