@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from decimal import Decimal
 from importlib.resources import files
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -379,6 +380,9 @@ class Ecosystem:
     faults: bool = False
     # Whether parties may be told to go back to their known state.
     resettable: bool = False
+    # Where a platform may send events to (networks), and after how long it tries again.
+    webhooks: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
+    webhook_retry: timedelta = timedelta(hours=1)
     # Where keys and identifiers come from: the machine's entropy, or a seed (for studies).
     seed: str | None = None
     # How certificates are issued: a style of pki.profiles.
@@ -585,6 +589,8 @@ def from_document(
         ("lifetimes", lambda: _lifetimes(document.get("lifetimes", {}), chosen_edition)),
         ("faults", lambda: _flag(head, "faults", "[ecosystem]")),
         ("resettable", lambda: _flag(head, "resettable", "[ecosystem]")),
+        ("webhooks", lambda: _networks(head)),
+        ("webhook_retry", lambda: _webhook_retry(head)),
         ("seed", lambda: _text(head, "seed", "[ecosystem]") if "seed" in head else None),
         ("reach", lambda: _reach(head, folder)),
         ("certificates", lambda: _style(head)),
@@ -663,6 +669,8 @@ def to_document(ecosystem: Ecosystem) -> str:
         f"backdate = {_quoted(duration_text(ecosystem.backdate))}",
         f"faults = {str(ecosystem.faults).lower()}",
         f"resettable = {str(ecosystem.resettable).lower()}",
+        f"webhooks = [{', '.join(map(_quoted, ecosystem.webhooks))}]",
+        f"webhook_retry = {_quoted(duration_text(ecosystem.webhook_retry))}",
     ]
     lines += _reach_lines(ecosystem.reach)
     if ecosystem.certificates != "usual":
@@ -743,6 +751,8 @@ _HEAD = {
     "database",
     "faults",
     "resettable",
+    "webhooks",
+    "webhook_retry",
     "seed",
     "certificates",
     *REACH_KEYS,
@@ -1040,6 +1050,26 @@ def _flag(entry: Mapping[str, Any], key: str, where: str) -> bool:
     if not isinstance(value, bool):
         raise EcosystemError(f"{_at(where, key)}: true or false is wanted, not {value!r}")
     return value
+
+
+def _networks(head: Mapping[str, Any]) -> tuple[str, ...]:
+    wanted = head.get("webhooks", ["127.0.0.0/8", "::1/128"])
+    try:
+        if not isinstance(wanted, list):
+            raise ValueError("a list of networks is wanted")
+        return tuple(str(ip_network(str(one))) for one in wanted)
+    except ValueError as error:
+        raise EcosystemError(f"[ecosystem] webhooks: {error}") from None
+
+
+def _webhook_retry(head: Mapping[str, Any]) -> timedelta:
+    try:
+        wanted = duration(_text(head, "webhook_retry", "[ecosystem]", "1h"))
+    except DurationError as error:
+        raise EcosystemError(f"[ecosystem] webhook_retry: {error}") from None
+    if wanted < timedelta():
+        raise EcosystemError("[ecosystem] webhook_retry: it lies in the past")
+    return wanted
 
 
 def _client(entry: Mapping[str, Any], number: int, parties: Mapping[str, Any]) -> Client:

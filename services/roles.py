@@ -53,7 +53,7 @@ def doors_of(app: FastAPI) -> list[Door]:
     return sorted(
         Door(route.path_format, method, who_may(route))
         for route in routes_of(app.routes)
-        for method in route.methods
+        for method in route.methods or ()
     )
 
 
@@ -64,7 +64,7 @@ def common_doors() -> set[tuple[str, str]]:
         for router in COMMON_DOORS
         for route in router.routes
         if isinstance(route, APIRoute)
-        for method in route.methods
+        for method in route.methods or ()
     }
 
 

@@ -31,6 +31,8 @@ from pki.profiles import Role
 from services.common import answers
 from services.common.auth import Caller
 from services.common.certificates import (
+    b64,
+    der_of,
     fingerprint,
     load_der,
     public_key,
@@ -40,6 +42,7 @@ from services.common.contract_elements import check_key_elements
 from services.common.errors import PartyRefused, PartyUnreachable, Refusal, wrong_identifier
 from services.common.events import Event, cost
 from services.common.judging import Judge
+from services.common.notices import notice
 from services.common.opcp import root_of
 from services.common.party import Party
 from v2g import exi
@@ -197,6 +200,16 @@ class ContractPool:
             delivered_at=None,
         )
 
+        about = {
+            "emaid": emaid.normal,
+            "pcid": pcid.normal,
+            "certificate": b64(der_of(contract)),
+        }
+        created, updated = (
+            notice(self.party, fact, f"{emaid} of the car {pcid}: {fact}", **about)
+            for fact in ("contract.created", "contract.updated")
+        )
+
         def keep(session: Session) -> tuple[ContractDataRow, bool]:
             known = session.get(ContractDataRow, emaid.normal)
             if known is not None and known.pcid != pcid.normal:
@@ -208,6 +221,7 @@ class ContractPool:
                     raise _unknown(emaid)
                 session.add(row)
                 session.flush()
+                self.party.database.tell(session, created)
                 return row, True
             if not caller.is_admin and known.stored_by != caller.client:
                 raise Refusal(
@@ -225,6 +239,7 @@ class ContractPool:
                     )
                 known.valid_from, known.valid_to = row.valid_from, row.valid_to
                 known.stored_at, known.delivered_at = row.stored_at, None
+                self.party.database.tell(session, updated)
             # Else it is the same contract, signed again: it keeps its place among the car's.
             known.message, known.recipient = message, recipient
             known.update_for, known.update_message = row.update_for, row.update_message
@@ -292,10 +307,19 @@ class ContractPool:
                 raise
 
     async def _take_out(self, row: ContractDataRow) -> None:
+        told = notice(
+            self.party,
+            "contract.deleted",
+            f"{row.emaid} of the car {row.pcid}: taken out",
+            emaid=row.emaid,
+            pcid=row.pcid,
+        )
+
         def remove(session: Session) -> None:
             found = session.get(ContractDataRow, row.emaid)
             if found is not None:
                 session.delete(found)
+                self.party.database.tell(session, told)
             default = session.get(DefaultRow, row.pcid)
             if default is not None and default.emaid == row.emaid:
                 session.delete(default)
@@ -553,11 +577,19 @@ class ContractPool:
             )
         )
         now = self.party.clock.now()
+        told = notice(
+            self.party,
+            "contract.delivered",
+            f"{row.emaid} is with the car {row.pcid}",
+            emaid=row.emaid,
+            pcid=row.pcid,
+        )
 
         def delivered(session: Session) -> None:
             found = session.get(ContractDataRow, row.emaid)
             if found is not None:
                 found.delivered_at = now
+                self.party.database.tell(session, told)
 
         await self.party.database.write(delivered)
         return Delivery(answer, iso2.ResponseCode.OK.value, emaid, "")

@@ -79,7 +79,7 @@ def completed(document: dict[str, Any], routes: Iterable[BaseRoute]) -> dict[str
     whose = {
         (route.path_format, method.lower()): who_may(route)
         for route in routes_of(routes)
-        for method in route.methods
+        for method in route.methods or ()
     }
     parts = document.setdefault("components", {})
     parts.setdefault("securitySchemes", {})["token"] = {"type": "http", "scheme": "bearer"}
@@ -109,6 +109,11 @@ def _complete(path: str, operation: dict[str, Any], roles: tuple[str, ...] | Non
         operation["x-roles"] = sorted({*roles, "admin"}) if roles else ["any"]
     if "requestBody" in operation:
         wanted += [400, 413]
+    for status, answer in answers.items():
+        # A refusal is JSON at a door that answers in something else.
+        content = answer.get("content", {})
+        if status >= "400" and content and "application/json" not in content:
+            answer["content"] = {"application/json": next(iter(content.values()))}
     for status in wanted:
         answers.setdefault(str(status), _refusal(status, shape, texts))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from services.common.app import build_app
+from services.common.doors import notices
 from services.common.party import Party
 from services.ecosystem import Ecosystem
 
@@ -20,6 +21,6 @@ def create(ecosystem: Ecosystem, name: str) -> FastAPI:
         party,
         description="The provisioning certificates of all cars, registered by their makers.",
         service=service,
-        doors=(api.router, opcp.router, opnc.router),
+        doors=(api.router, opcp.router, opnc.router, notices.router),
         prepare=service.prepare,
     )

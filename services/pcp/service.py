@@ -23,6 +23,7 @@ from services.common.certificates import der_of, fingerprint, from_pem, load_der
 from services.common.errors import Refusal
 from services.common.events import Event
 from services.common.judging import Judge
+from services.common.notices import notice
 from services.common.party import Party
 
 from .store import ProvisioningRow
@@ -112,6 +113,8 @@ class ProvisioningPool:
             )
         )
 
+        told = notice(self.party, "prov.updated", f"{pcid}: another certificate", pcid=pcid.normal)
+
         def keep(session: Session) -> tuple[ProvisioningRow, bool]:
             existing = session.get(ProvisioningRow, pcid.normal)
             if existing is not None:
@@ -126,6 +129,7 @@ class ProvisioningPool:
                     row.registered_by,
                     row.registered_at,
                 )
+                self.party.database.tell(session, told)
                 return existing, False
             session.add(row)
             session.flush()
@@ -224,10 +228,13 @@ class ProvisioningPool:
         row = await self.get(text)
         caller.must_own(row.wmi, f"the car {row.pcid}")
 
+        told = notice(self.party, "prov.deleted", f"{row.pcid}: taken out", pcid=row.pcid)
+
         def remove(session: Session) -> None:
             found = session.get(ProvisioningRow, row.pcid)
             if found is not None:
                 session.delete(found)
+                self.party.database.tell(session, told)
 
         await self.party.database.write(remove)
 

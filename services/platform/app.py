@@ -12,7 +12,7 @@ from services.common.openapi import completed
 from services.common.party import Party
 from services.ecosystem import Ecosystem
 
-from .doors import forwarding, guide, tokens
+from .doors import forwarding, guide, tokens, webhooks
 from .service import Platform
 from .store import TABLES
 
@@ -25,8 +25,9 @@ def create(ecosystem: Ecosystem, name: str) -> FastAPI:
         description="One address and one token for the doors of the pools and CAs: what a backend "
         "is pointed at in place of a commercial platform.",
         service=service,
-        doors=(guide.router, tokens.router),
+        doors=(guide.router, tokens.router, webhooks.router),
         prepare=service.prepare,
+        rounds=(service.webhooks.webhooks,),
     )
     # Behind the platform's own doors, so that those go first.
     app.router.routes.extend(forwarding.routes())

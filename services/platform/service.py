@@ -18,6 +18,7 @@ from services.common.party import Party
 from services.ecosystem import PartyConfig
 
 from .store import SeedRow, seeds
+from .webhooks import Webhooks
 
 TOKEN_KEY = "tokens/1"  # noqa: S105 - a key's name
 # Seconds; longer than what any party takes for its work, faults included.
@@ -45,6 +46,7 @@ CA_DOMAINS: Mapping[str, str] = {
 class Platform:
     def __init__(self, party: Party) -> None:
         self.party = party
+        self.webhooks = Webhooks(party)
 
     async def prepare(self) -> None:
         key = await self.party.keys.get_or_generate(TOKEN_KEY, self.party.edition)

@@ -8,9 +8,10 @@ from sqlalchemy.orm import Session
 from pki.names import readable
 from services.common.auth import Caller
 from services.common.bringing import ECOSYSTEM_FILE, brought, taking_up
-from services.common.certificates import der_of, fingerprint
+from services.common.certificates import b64, der_of, fingerprint
 from services.common.errors import Refusal
 from services.common.events import Event
+from services.common.notices import notice
 from services.common.opcp import root_mark
 from services.common.party import Party
 from services.common.trust_stores import must_be_root
@@ -70,6 +71,8 @@ class RootPool:
             )
         )
 
+        told = self._told("root.added", row)
+
         def keep(session: Session) -> tuple[RootRow, bool]:
             # Two may publish the same root at once: the second finds the first one's.
             existing = session.get(RootRow, mark)
@@ -77,6 +80,7 @@ class RootPool:
                 return existing, False
             session.add(row)
             session.flush()
+            self.party.database.tell(session, told)
             return row, True
 
         return await self.party.database.write(keep)
@@ -91,12 +95,26 @@ class RootPool:
             raise Refusal(404, "no_such_root", f"no root {text[:64]!r} is published")
         return found
 
+    def _told(self, fact: str, row: RootRow) -> Event:
+        return notice(
+            self.party,
+            fact,
+            f"{row.subject}: {fact}",
+            type=row.type,
+            fingerprint=row.fingerprint,
+            certificate=b64(row.certificate),
+        )
+
     async def withdraw(self, mark: str) -> None:
+        known = await self.party.database.read(lambda session: session.get(RootRow, mark.lower()))
+        told = self._told("root.revoked", known) if known is not None else None
+
         def remove(session: Session) -> None:
             row = session.get(RootRow, mark.lower())
-            if row is None:
+            if row is None or told is None:
                 raise Refusal(404, "no_such_root", f"no root {mark} is published")
             session.delete(row)
+            self.party.database.tell(session, told)
 
         await self.party.database.write(remove)
 
