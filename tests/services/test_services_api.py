@@ -53,7 +53,7 @@ COMMON = {
     "GET /clock": ANY,
     "PUT /clock": ADMIN,
     "POST /jobs/run": ADMIN,
-    "POST /reset": ADMIN,
+    "POST /reset": only("platform"),
     "GET /fault-kinds": ADMIN,
     "GET /faults": ADMIN,
     "POST /faults": ADMIN,
@@ -268,6 +268,22 @@ ROLES: dict[str, dict[str, Any]] = {
         "GET /test-token": PUBLIC,
     },
 }
+
+ROLES["platform"] |= {
+    f"{method} {path}": ANY
+    for base in (
+        "/v1/webhook/endpoints",
+        "/opnc/v1/event/endpoints",
+        "/opnc/v1/event/opnc/v1/event/endpoints",
+    )
+    for path, methods in (
+        (base, ("GET", "POST")),
+        (f"{base}/{{id}}", ("GET", "PUT", "DELETE")),
+    )
+    for method in methods
+}
+for _pool in ("rcp", "pcp", "ccp"):
+    ROLES[_pool]["GET /notices"] = only("platform")
 
 # What the platform hands on is for those who may call it at the party whose door it is.
 ROLES["platform"] |= {
