@@ -1,6 +1,7 @@
 """The known state of a test instance: mark it, and go back to it in milliseconds.
 
-**What is kept.** Marking copies every table of the party's database, but for the events, into
+**What is kept.** Marking copies every table of the party's database, but for the events (and how far
+those of others were read), into
 tables beside them (``known_state_<table>``), with the setting of the clock, in one transaction.
 The state outlives the process. Going back empties the tables and fills them from the copies, in
 one transaction too: everything since is gone, keys, contracts, revocations, faults and clients
@@ -48,8 +49,8 @@ log = logging.getLogger("pnclab")
 
 PREFIX = "known_state_"
 ABOUT = f"{PREFIX}about"
-# What happened stays told.
-LEFT_OUT = ("events", "event_marks")
+# What happened stays told, and how far somebody has read of it too.
+LEFT_OUT = ("events", "event_marks", "webhook_cursors")
 # Seconds that what is under way may take to end, and for which a party holds at most.
 ENDING_PATIENCE = 5.0
 HOLD_PATIENCE = 30.0

@@ -35,6 +35,15 @@ from v2g.signature import sign
 
 T = TypeVar("T")
 
+# What happened, and what a platform makes of it by itself.
+TOLD = (
+    "events",
+    "event_marks",
+    "webhook_cursors",
+    "webhook_contracts",
+    "webhook_deliveries",
+)
+
 
 @dataclass
 class World:
@@ -200,7 +209,7 @@ def _tables(path: Path) -> dict[str, tuple[int, str]]:
     try:
         names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
         for (table,) in names.fetchall():
-            if table in ("events", "event_marks"):
+            if table in TOLD:
                 continue
             rows = connection.execute(f'SELECT * FROM "{table}"').fetchall()
             found[table] = (len(rows), hashlib.sha256(repr(rows).encode()).hexdigest())
@@ -219,7 +228,7 @@ def _postgresql_tables(url: str, schema: str) -> dict[str, tuple[int, str]]:
             "SELECT table_name FROM information_schema.tables WHERE table_schema = %s", (schema,)
         ).fetchall()
         for (table,) in names:
-            if table in ("events", "event_marks"):
+            if table in TOLD:
                 continue
             query = SQL("SELECT * FROM {}").format(Identifier(schema, table))
             rows = sorted(repr(row) for row in connection.execute(query))
