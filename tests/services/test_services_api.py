@@ -449,12 +449,13 @@ def operations() -> tuple[Operation, ...]:
 
 
 def each(operations: Iterable[Operation]) -> list[Operation]:
-    """What every party answers by the same code is asked of one of them."""
+    """What several parties answer by the same code is asked of one of them: parties of one kind,
+    and all where it is a door of all."""
     shared = {**COMMON, **CA}
     seen: dict[str, Operation] = {}
     for one in operations:
         everywhere = one.mark in shared or speaks(one.path)
-        seen.setdefault(one.mark if everywhere else str(one), one)
+        seen.setdefault(one.mark if everywhere else f"{one.kind}: {one.mark}", one)
     return list(seen.values())
 
 
