@@ -108,14 +108,17 @@ class Garage:
             self._under_way.discard(row.id)
 
     async def _order(self, oem: str, pcid: str | None, brought: SoftwareKey | None) -> PendingRow:
-        key = brought or self.party.entropy.key(f"car/{oem}", self.party.edition)
+        waiting = await self._ordered(oem, pcid)
+        if waiting is not None:  # its key is drawn once, however often it is asked for
+            return waiting
+        purpose = f"car/{oem}/{pcid}" if pcid else f"car/{oem}"
+        key = brought or self.party.entropy.key(purpose, self.party.edition)
         csr = b64(certificate_request(Subject(common_name=pcid or "new car"), key))
 
         def order(session: Session) -> PendingRow:
-            known = pending_as(session, pcid) if pcid else None
+            # Somebody may have asked for it at the same time.
+            known = _pending(session, oem, pcid)
             if known is not None:
-                if known.oem != oem:
-                    raise Refusal(409, "pcid_taken", f"pcid: {known.oem} is building {pcid}")
                 return known
             identifier = self.party.entropy(f"car/{oem}/id", 8).hex()
             row = PendingRow(
@@ -132,6 +135,10 @@ class Garage:
             return row
 
         return await self.party.database.write(order)
+
+    async def _ordered(self, oem: str, pcid: str | None) -> PendingRow | None:
+        """The car of this PCID where it is half way already. Refusal 409: another maker's."""
+        return await self.party.database.read(lambda session: _pending(session, oem, pcid))
 
     async def _complete(self, row: PendingRow) -> CarRow:
         """Have a car certified and put the roots into it; Refusal where that fails. What the
@@ -387,3 +394,10 @@ class Garage:
         if maker.kind != "oem":
             raise Refusal(422, "not_an_oem", f"oem: {name} is a {maker.kind}")
         return name
+
+
+def _pending(session: Session, oem: str, pcid: str | None) -> PendingRow | None:
+    known = pending_as(session, pcid) if pcid else None
+    if known is not None and known.oem != oem:
+        raise Refusal(409, "pcid_taken", f"pcid: {known.oem} is building {pcid}")
+    return known
