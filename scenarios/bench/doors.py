@@ -47,6 +47,7 @@ ROUNDS = 3
 CARS = 20
 OCSP_TYPE = "application/ocsp-request"
 
+_QUIET = ("-W", "ignore::RuntimeWarning:runpy")
 # Our own client as a shell command, in whichever folder.
 _CLIENT = f"env PYTHONPATH={Path(__file__).parents[2]} {sys.executable} -m scenarios.bench.load"
 
@@ -67,7 +68,8 @@ def _on(core: int) -> list[str]:
 def hosted(*arguments: str) -> Iterator[dict[str, str]]:
     """Servers of ours in a process of their own; their addresses."""
     process = subprocess.Popen(  # noqa: S603
-        [*_on(0), sys.executable, "-m", "scenarios.bench.host", *arguments],
+        # The package has imported the module by then, which does not matter.
+        [*_on(0), sys.executable, *_QUIET, "-m", "scenarios.bench.host", *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
