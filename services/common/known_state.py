@@ -1,12 +1,12 @@
 """The known state of a test instance: mark it, and go back to it in milliseconds.
 
-**What is kept.** Marking copies every table of the party's database, but for the events (and how far
-those of others were read), into
-tables beside them (``known_state_<table>``), with the setting of the clock, in one transaction.
-The state outlives the process. Going back empties the tables and fills them from the copies, in
-one transaction too: everything since is gone, keys, contracts, revocations, faults and clients
-that were brought in. The events stay, in their order: what happened was told, and who follows
-them loses no place. That the party went back is itself an event.
+**What is kept.** Marking copies every table of the party's database, but for the events and how
+far others' were read, into tables beside them (``known_state_<table>``), with the setting of the
+clock, in one transaction. The state outlives the process. Going back empties the tables and fills
+them from the copies, in one transaction too: everything since is gone, keys, contracts,
+revocations, faults and clients that were brought in. The events stay, in their order: what
+happened was told, and who follows them loses no place. That the party went back is itself an
+event.
 
 **What is under way.** First the party *holds* (:class:`Gate`): every request and job that is
 under way is ended, and each request is answered 503 ``reset``; what comes meanwhile is refused
