@@ -7,10 +7,11 @@ answers come back as that party gave them. Nothing is decided here that a party 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from yarl import URL
 
+from services.ca.doors import est
 from services.common.auth import Caller
 from services.common.client import Exchanged
 from services.common.errors import Refusal
@@ -32,16 +33,6 @@ HOP_BY_HOP = frozenset(
     }
 )  # fmt: skip
 
-# Whose CA a call is for (EST) -> the kind of party that has it; None: the caller's own.
-CA_DOMAINS: Mapping[str, str] = {
-    "cpo": "v2g-root",
-    "cps": "v2g-root",
-    "oem": "oem",
-    "veh": "oem",
-    "mo": "mo",
-    "emsp": "mo",
-}
-
 
 class Platform:
     def __init__(self, party: Party) -> None:
@@ -58,7 +49,8 @@ class Platform:
         """The party that serves a call: the one of this kind that the platform's entry names;
         of makers and operators the one for which the caller speaks. Refusal."""
         if kind == "ca":
-            kind = CA_DOMAINS.get((domain or (caller.role if caller else "")).lower(), "v2g-root")
+            label = est.label_of(domain or (caller.role if caller else ""))
+            kind = est.SERVED_BY.get(label, "v2g-root")
         if kind in self.party.config.uses:
             return self.party.ecosystem.party(self.party.config.uses[kind])
         if caller is None:

@@ -169,7 +169,8 @@ def test_the_forms_of_a_request(world: World) -> None:
     forms = {
         "DER": csr,
         "PEM": pem,
-        "PEM with a text before it": b"\n" + pem.replace(b"\n", b"\r\n"),
+        "PEM with CR": b"\n" + pem.replace(b"\n", b"\r\n"),
+        "PEM with a text before it": b"Certificate Request:\n    Data:\n" + pem,
         "base64": base64.b64encode(csr),
         "base64 in lines": base64.encodebytes(csr),
         "base64 with CR": base64.encodebytes(csr).replace(b"\n", b"\r\n"),
@@ -386,3 +387,44 @@ def test_by_the_platform(world: World) -> None:
             headers=PKCS10,
         )
         assert (answer.status_code, "ISO15118-2" in answer.text) == (400, True)
+
+
+def test_what_the_platform_refuses_itself(world: World) -> None:
+    """It has the form of EST too; a label's prefix is none of the platform's business."""
+    at = "/.well-known/est/cpo/simpleenroll"
+    strange = {**PKCS10, "Authorization": "Bearer strange"}
+    for headers, form in ((strange, "text/plain"), ({**strange, "Accept": "application/json"}, "")):
+        answers = [
+            world.call(party, "POST", at, content=b"x", client=None, headers=headers)
+            for party in ("platform", "v2g-root")
+        ]
+        for answer in answers:
+            assert answer.status_code == 401
+            assert answer.headers["content-type"].startswith(form or "application/json")
+            assert form or set(answer.json()) == {"errorMessages", "traceId"}
+    foreign = world.call("platform", "GET", "/.well-known/est/oem/cacerts", client=STATION)
+    refused(foreign, 403, "speaks for no oem")
+    vehicle = world.call("platform", "GET", "/.well-known/est/veh/cacerts", client=STATION)
+    refused(vehicle, 400, "ISO 15118-20, which is not served")
+    for label, client in (("qa-oem", MAKER), ("qa-emsp", OPERATOR), ("qa-cpo", STATION)):
+        at = f"/.well-known/est/{label}/cacerts"
+        assert len(certificates(world.call("platform", "GET", at, client=client))) == 3
+
+
+@pytest.mark.parametrize("shape", PATHS)
+def test_a_token_for_other_services_is_refused_at_every_path(world: World, shape: str) -> None:
+    login = world.http.post(
+        f"{world.url('platform')}/oauth/token",
+        json={
+            "grant_type": "client_credentials",
+            "client_id": STATION,
+            "client_secret": f"{STATION}-test-secret",
+            "scope": "rcpservice",
+        },
+    ).json()
+    answer = world.call(
+        *("platform", "GET", path(shape, "cacerts", "cpo")),
+        client=None,
+        headers={"Authorization": f"Bearer {login['access_token']}"},
+    )
+    assert (answer.status_code, "service pkigateway" in answer.text) == (403, True)

@@ -39,10 +39,11 @@ PKCS7 = "application/pkcs7-mime; smime-type=certs-only"
 # What requests are also sent as, by clients that know no better.
 _ALSO_READ = frozenset({"", "application/octet-stream", "text/plain", "application/x-pem-file"})
 MAX_REQUEST = 16 * 1024
+_PEM = b"-----BEGIN"
 # Characters of base64 in a line (RFC 2045, 6.8): openssl reads no longer ones.
 _LINE = 76
 
-# Who serves a label, for the refusal of one that is not served here.
+# The kind of party that serves a label.
 SERVED_BY: Mapping[str, str] = {
     "cpo": "v2g-root",
     "cps": "v2g-root",
@@ -120,8 +121,7 @@ def _counter(request: Request, caller: Caller | None) -> Counter:
     _must_be_iso2(given.get("iso") or given.get("iso15118Version") or "")
     _must_be_p256(given.get("algorithm", ""))
     enrolment = _enrolment(request)
-    label = (given.get("ca") or given.get("caDomain") or "").rpartition("-")[2].lower()
-    label = _SYNONYMS.get(label, label)
+    label = label_of(given.get("ca") or given.get("caDomain") or "")
     if not label:
         own = [one for one in enrolment.counters if caller and caller.role in one.callers]
         return (own or list(enrolment.counters))[0]
@@ -138,7 +138,13 @@ def _counter(request: Request, caller: Caller | None) -> Counter:
         )
     kind = SERVED_BY.get(label)
     where = f"; it is served by a party of kind {kind}" if kind else ""
-    raise Refusal(404, "no_such_label", f"{label[:40]!a} is no label here, {here} is{where}")
+    raise Refusal(404, "no_such_label", f"{label[:40]!a} is no label here; here are {here}{where}")
+
+
+def label_of(text: str) -> str:
+    """The label that a path or a query means: ``qa-emsp`` is ``mo``."""
+    label = text.rpartition("-")[2].lower()
+    return _SYNONYMS.get(label, label)
 
 
 def _must_be_iso2(version: str) -> None:
@@ -185,7 +191,10 @@ def read_request(content_type: str, body: bytes) -> CertificateRequest:
         raise Refusal(400, "empty", "the body is empty; wanted is a PKCS#10 request")
     if len(body) > MAX_REQUEST:
         raise Refusal(400, "too_long", f"{len(body)} bytes are too long for a PKCS#10 request")
-    if body[:1] != b"\x30" and not body.lstrip().startswith(b"-----BEGIN"):
+    if body[:1] != b"\x30" and _PEM in body:
+        # What openssl prints of a request may stand before it (RFC 7468, 5.2).
+        body = body[body.index(_PEM) :]
+    elif body[:1] != b"\x30":
         try:
             body = base64.b64decode(b"".join(body.split()), validate=True)
         except (binascii.Error, ValueError):
@@ -256,18 +265,18 @@ def _refused(request: Request, refusal: Refusal) -> Response:
 Operation = Callable[[Request], Awaitable[Response]]
 
 
-def _guarded(operation: Operation) -> Operation:
+def guarded(operation: Operation) -> Operation:
     """``operation`` whose refusals are EST's."""
 
-    async def guarded(request: Request) -> Response:
+    async def answer(request: Request) -> Response:
         try:
             return await operation(request)
         except Refusal as refusal:
             return _refused(request, refusal)
 
-    guarded.__name__ = operation.__name__
-    guarded.__doc__ = operation.__doc__
-    return guarded
+    answer.__name__ = operation.__name__
+    answer.__doc__ = operation.__doc__
+    return answer
 
 
 _OPERATIONS: Mapping[str, tuple[str, Operation]] = {
@@ -279,13 +288,13 @@ _OPERATIONS: Mapping[str, tuple[str, Operation]] = {
 
 def _mount(to: APIRouter) -> None:
     for name, (method, operation) in _OPERATIONS.items():
-        guarded: Any = _guarded(operation)
+        answer: Any = guarded(operation)
         for shape in PATHS:
             path = shape.replace("{operation}", name)
             for end in ("", "/"):
                 to.add_api_route(
                     f"{path}{end}",
-                    guarded,
+                    answer,
                     methods=[method],
                     response_class=Response,
                     include_in_schema=False,

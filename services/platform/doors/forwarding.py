@@ -40,21 +40,14 @@ HANDED_ON: tuple[tuple[str, APIRouter], ...] = (
     ("ca", est.router),
 )
 
-# How a path begins -> the service that a token must be for (OPCP, authentication).
-SERVICE_OF = (
-    ("/v1/root", "rcpservice"),
-    ("/v1/oem", "pcpservice"),
-    ("/v1/cps", "cpservice"),
-    ("/v1/ccp", "ccpservice"),
-    ("/HubjectWS/", "pcpservice"),
-    ("/cps/", "cpservice"),
-    ("/opnc/v1/rcp", "rcpservice"),
-    ("/opnc/v1/pcp", "pcpservice"),
-    ("/opnc/v1/cps", "cpservice"),
-    ("/opnc/v1/ccp", "ccpservice"),
-    ("/opnc/v1/pki", "pkigateway"),
-    ("/.well-known/", "pkigateway"),
-)
+# Kind of party -> the service that a token must be for (OPCP, authentication).
+SERVICE_OF = {
+    "rcp": "rcpservice",
+    "pcp": "pcpservice",
+    "cps": "cpservice",
+    "ccp": "ccpservice",
+    "ca": "pkigateway",
+}
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 
 
@@ -68,20 +61,20 @@ def described() -> Iterable[APIRoute]:
 
 def routes() -> list[Route]:
     """A route for each path that is handed on; what method it takes, its party says."""
-    paths = {
-        (route.path, kind): None
+    doors = {
+        route.path: est.guarded(_door(kind)) if router is est.router else _door(kind)
         for kind, router in HANDED_ON
         for route in router.routes
         if isinstance(route, APIRoute)
     }
-    return [Route(path, _door(kind), methods=_METHODS) for path, kind in paths]
+    return [Route(path, door, methods=_METHODS) for path, door in doors.items()]
 
 
-def _door(kind: str):  # type: ignore[no-untyped-def]
+def _door(kind: str) -> est.Operation:
     async def hand_on(request: Request) -> Response:
         platform: Platform = request.app.state.service
         caller = await _caller(request, platform)
-        _must_be_for(caller, request.url.path)
+        _must_be_for(SERVICE_OF[kind], caller)
         domain = request.path_params.get("ca") or request.query_params.get("caDomain")
         target = platform.serving(kind, caller, domain)
         answer = await platform.hand_on(
@@ -107,12 +100,15 @@ async def _caller(request: Request, platform: Platform) -> Caller | None:
     return await platform.party.tokens.admit(token.strip())
 
 
-def _must_be_for(caller: Caller | None, path: str) -> None:
-    if caller is None or caller.services is None:
+def _must_be_for(service: str, caller: Caller | None) -> None:
+    if caller is None or caller.services is None or service in caller.services:
         return
-    for beginning, service in SERVICE_OF:
-        if path.startswith(beginning) and service not in caller.services:
-            raise Refusal(403, "wrong_scope", f"this call needs a token for the service {service}")
+    raise Refusal(
+        403,
+        "wrong_scope",
+        f"this call needs a token for the service {service}; the one of client {caller.client} is "
+        f"for {', '.join(sorted(caller.services))}",
+    )
 
 
 def _as_it_came(request: Request) -> str:
