@@ -390,17 +390,19 @@ class ContractPool:
 
     async def set_default(self, text: str, emaid_text: str, caller: Caller) -> None:
         """Say which of a car's contracts is delivered first. A mobility operator may name its
-        own, a vehicle maker speaks for its cars. Refusal 404, 403."""
-        pcid = self._pcid(text)
-        row = await self.get(emaid_text)
-        if row.pcid != pcid.normal:
-            raise Refusal(
-                404, "other_car", f"emaid: {row.emaid} is a contract of {row.pcid}, not of {pcid}"
-            )
+        own, a vehicle maker speaks for its cars. Refusal 403, 404."""
+        pcid, emaid = self._pcid(text), _emaid(emaid_text)
         if caller.role == "oem":
             caller.must_own(pcid.wmi, f"the car {pcid}")
         else:
-            caller.must_own(row.emaid[:5], f"the contract {row.emaid}")
+            caller.must_own(emaid.normal[:5], f"the contract {emaid}")
+        row = await self.get(emaid_text)
+        if row.pcid != pcid.normal:
+            if caller.role == "oem":  # what other makers' cars have is not told
+                raise _unknown(emaid)
+            raise Refusal(
+                404, "other_car", f"emaid: {row.emaid} is a contract of {row.pcid}, not of {pcid}"
+            )
         made = DefaultRow(
             pcid=pcid.normal,
             emaid=row.emaid,
@@ -426,9 +428,9 @@ class ContractPool:
         try:
             request = read_request(message)
         except exi.EXIError as error:
-            raise Refusal(400, "wrong_exi", f"certificate_installation_req: {error}") from None
+            raise Refusal(400, "wrong_exi", f"CertificateInstallationReq: {error}") from None
         except WrongMessage as error:
-            raise Refusal(400, "wrong_message", f"certificate_installation_req: {error}") from None
+            raise Refusal(400, "wrong_message", f"CertificateInstallationReq: {error}") from None
         try:
             certificate = read_der(request.provisioning_certificate, "OEMProvisioningCert")
         except Refusal:

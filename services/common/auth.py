@@ -374,9 +374,13 @@ async def token(request: Request) -> Any:
     services in ``scope``.
     """
     try:
-        fields = await _token_fields(request)
-        if fields.get("grant_type") != "client_credentials":
-            return _oauth_error(400, "unsupported_grant_type", "grant_type: client_credentials")
+        kind, fields = await _token_fields(request)
+        grant = fields.get("grant_type", "")
+        if grant != "client_credentials":
+            seen = f"{grant[:40]!a} was sent" if grant else f"none is in the {kind} that was sent"
+            return _oauth_error(
+                400, "unsupported_grant_type", f"grant_type: {seen}, wanted is client_credentials"
+            )
         party = request.app.state.party
         name = fields.get("client_id", "")
         client = party.tokens.client(
@@ -417,14 +421,19 @@ def _oauth_error(status: int, code: str, message: str) -> JSONResponse:
     return JSONResponse({"error": code, "error_description": message}, status, headers)
 
 
-async def _token_fields(request: Request) -> dict[str, str]:
+async def _token_fields(request: Request) -> tuple[str, dict[str, str]]:
+    """As what the body was read, and the fields in it. Refusal 400."""
     body = await request.body()
+    kind = "form"
     try:
-        if request.headers.get("content-type", "").startswith("application/json"):
-            fields = json.loads(body)
+        if request.headers.get("content-type", "").lower().startswith("application/json"):
+            kind, fields = "JSON", json.loads(body)
             if not isinstance(fields, dict):
                 raise ValueError("a JSON object is wanted")
-            fields = {str(key): str(value) for key, value in fields.items()}
+            fields = {key: value for key, value in fields.items() if value is not None}
+            for key, value in fields.items():
+                if not isinstance(value, str):
+                    raise ValueError(f"{key[:40]!a} is text, not {str(value)[:40]!a}")
         else:
             fields = {key: values[-1] for key, values in parse_qs(body.decode()).items()}
         scheme, _, basic = request.headers.get("authorization", "").partition(" ")
@@ -433,4 +442,4 @@ async def _token_fields(request: Request) -> dict[str, str]:
             fields |= {"client_id": client, "client_secret": secret}
     except (ValueError, RecursionError) as error:
         raise Refusal(400, "invalid_request", f"the request could not be read: {error}") from None
-    return fields
+    return kind, fields

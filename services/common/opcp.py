@@ -212,14 +212,14 @@ def _shape_messages(error: RequestValidationError) -> list[str]:
 
 def _shape_message(one: dict[str, Any]) -> str:
     _, *where = one["loc"]
-    field, context = ".".join(str(part) for part in where), one.get("ctx", {})
+    field, context = ".".join(str(part) for part in where) or "the body", one.get("ctx", {})
     match one["type"]:
         case "json_invalid":
             return f"the body is no JSON: {context.get('error', one['msg'])}"
         case "string_pattern_mismatch":
             return f'{field} : must match "{context["pattern"]}"'
         case "missing":
-            return f"{field or 'the body'} : must not be null"
+            return f"{field} : must not be null"
         case "string_too_long":
             return f"{field} : has more than {context['max_length']} characters"
     return f"{field} : {one['msg']}"

@@ -353,6 +353,11 @@ def test_orders_that_are_refused(world: Any, car: OwnCar, my_mo: str) -> None:
                 answer = order(world, car, fresh, client, **{field: bad})
                 if bad != "2026":
                     messages(answer)
+            answer = order(world, car, fresh, client, **{field: "tomorrow"})
+            assert messages(answer) == [
+                f"The {field} does not match the specification",
+                f"{field} : 'tomorrow' is no date and time of ISO 8601",
+            ]
         answer = order(world, car, fresh, client, contractBegins="2029-01-01T00:00:00Z")
         messages(answer)
         answer = order(world, car, fresh, client, xsdMsgDefNamespace="urn:x")
@@ -679,6 +684,29 @@ def test_what_is_another_s_is_refused_and_nothing_of_it_told(
                 assert not any(secret in told for secret in secrets), told
                 assert car.pcid in where or car.pcid not in answer.text
     assert delivered(car)["emaid"] == emaid
+
+
+def test_a_maker_is_not_told_what_another_makers_car_has(world: Any, car: OwnCar) -> None:
+    emaid, own = new_emaid("DESUN"), "WTM0PNCLAB00000099"
+    assert order(world, car, emaid).status_code == 201
+    for method, where in (
+        ("PUT", f"{POOL}/{own}/{emaid}/default"),
+        ("GET", f"/v1/ccp/provideSignedContractData/{emaid}/{own}"),
+    ):
+        found = messages(world.call("contract-pool", method, where, client="terra-motors"), 404)
+        assert found == [
+            "The contract for the given EMAID not found.",
+            f"no contract data of {emaid} is stored",
+        ]
+
+
+@pytest.mark.parametrize("body", [b"[]", b"null", b'"x"', b""])
+def test_a_body_that_is_no_object_is_called_the_body(world: Any, body: bytes) -> None:
+    headers = {"Content-Type": "application/json"}
+    answer = world.call(
+        *("contract-pool", "POST", POOL), content=body, client="plugpark", headers=headers
+    )
+    assert messages(answer)[0].startswith("the body : ")
 
 
 def test_a_contract_that_leaves_the_pool_is_revoked(world: Any, car: OwnCar) -> None:

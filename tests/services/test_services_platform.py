@@ -86,6 +86,39 @@ def test_services_are_those_of_the_role(world: World) -> None:
     assert (refused.status_code, refused.json()["error"]) == (400, "invalid_scope")
 
 
+@pytest.mark.parametrize("party", ["platform", "contract-pool"])
+def test_a_login_in_json_is_text_or_left_out(world: World, party: str) -> None:
+    body = {
+        "grant_type": "client_credentials",
+        "client_id": "plugpark",
+        "client_secret": "plugpark-test-secret",
+    }
+
+    def ask(kind: str = "application/json", **more: Any) -> Any:
+        return world.http.post(
+            f"{world.url(party)}/oauth/token",
+            content=json.dumps(body | more),
+            headers={"Content-Type": kind},
+        )
+
+    for absent in (ask(audience=None, scope=None), ask("Application/JSON; charset=utf-8")):
+        issued = absent.json()
+        claims = jwt.decode(issued["access_token"], options={"verify_signature": False})
+        assert claims["aud"] == party
+    for field, wrong in (("audience", ["x"]), ("scope", ["rcpservice"]), ("client_id", 5)):
+        refused = ask(**{field: wrong})
+        assert (refused.status_code, refused.json()["error"]) == (400, "invalid_request")
+        assert field in refused.json()["error_description"]
+        assert str(wrong)[:3] in refused.json()["error_description"]
+    for refused, seen in (
+        (ask(grant_type="password"), "'password' was sent"),
+        (ask("text/xml"), "none is in the form"),
+    ):
+        assert (refused.status_code, refused.json()["error"]) == (400, "unsupported_grant_type")
+        assert seen in refused.json()["error_description"]
+        assert "client_credentials" in refused.json()["error_description"]
+
+
 def _forged(world: World) -> list[str]:
     good = token(world, "admin").json()["access_token"]
     head, claims, signature = good.split(".")

@@ -315,8 +315,11 @@ def instant_of(text: str, field: str) -> datetime:
         found = datetime.fromisoformat(text)
         return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):
-        raise Refusal(
-            400, "not_an_instant", f"The {field} does not match the specification"
+        raise opcp.refused(
+            400,
+            f"The {field} does not match the specification",
+            f"{field} : {text[:40]!r} is no date and time of ISO 8601",
+            code="not_an_instant",
         ) from None
 
 

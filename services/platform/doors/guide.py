@@ -89,7 +89,7 @@ async def golden(
     """A CertificateInstallationReq of a seeded car that gets a contract: base64 of its EXI, in
     one line, as ``certificateInstallationReq`` or ``exiRequest`` wants it."""
     for row in await _platform(request).seeds():
-        if pcid.upper() in (row.pcid, row.car.upper()):
+        if pcid.upper() in (row.pcid.upper(), row.car.upper()):
             return PlainTextResponse(b64(row.installation_request))
     raise Refusal(404, "unknown_car", f"pcid: {pcid!r} is no seeded car; see /")
 

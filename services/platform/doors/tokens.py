@@ -47,7 +47,7 @@ async def trial_token(
     its token so."""
     party = request.app.state.party
     known = party.ecosystem.all_clients()
-    if client is None:
+    if not client:
         found = next((one for one in known if one.role == "cpo"), None)
     else:
         found = next((one for one in known if one.id == client), None)
@@ -55,7 +55,9 @@ async def trial_token(
         raise Refusal(404, "unknown_client", f"client: there is no {client or 'cpo'!r}")
     if found.role not in TRIED:
         raise Refusal(
-            403, "wrong_role", f"client: {found.id} is a {found.role}, none of {', '.join(TRIED)}"
+            403,
+            "wrong_role",
+            f"client: {found.id} has role {found.role}, none of {', '.join(TRIED)}",
         )
     if not party.tokens.jwks:
         raise Refusal(503, "not_ready", "the platform has no key yet")
