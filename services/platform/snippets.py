@@ -57,6 +57,7 @@ type = "opcp"
 opcp.url = "{login.base}"
 {auth("")}
 
+# Its OCPP schemas take 5600 characters of exiResponse: `pnclab up --certificates compact`.
 # Without a login, in place of the four lines of auth:
 #   opcp.auth.type = "hubject_test_token"
 #   opcp.auth.hubject_test_token.url = "{login.base}/test-token?client={login.client}"
@@ -76,7 +77,10 @@ def _citrineos(login: Login) -> str:
     }
     shown = json.dumps(document, indent=2)
     variables = "\n".join(f"{name}_{key}={value}" for key, value in settings.items())
-    return f"{shown}\n\nor by environment variables:\n\n{variables}\n"
+    return (
+        f"{shown}\n\nor by environment variables:\n\n{variables}\n\n"
+        "Its OCPP schemas take 5600 characters of exiResponse: pnclab up --certificates compact\n"
+    )
 
 
 def _everest(login: Login) -> str:
