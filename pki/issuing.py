@@ -645,13 +645,17 @@ def read_certificate_request(encoded: bytes) -> CertificateRequest:
         else:
             request = x509.load_der_x509_csr(encoded)
         key = request.public_key()
-        valid = request.is_signature_valid
+        valid, digest = request.is_signature_valid, request.signature_hash_algorithm
         name = request.subject
         subject = Subject.of(name)
     except Exception as error:  # pyca raises many kinds for bytes that are not a request
         raise CertificateRequestError(f"the request cannot be read: {error}") from None
     if not isinstance(key, ec.EllipticCurvePublicKey):
         raise CertificateRequestError(f"a {type(key).__name__} is no key of an elliptic curve")
+    if not valid and digest is not None and digest.name in ("md5", "sha1"):
+        raise CertificateRequestError(
+            f"its signature is over {digest.name}, which can be forged; wanted is sha256"
+        )
     if not valid:
         raise CertificateRequestError("its signature was not made by the key that it carries")
     return CertificateRequest(subject, name, key, request.public_bytes(Encoding.DER))

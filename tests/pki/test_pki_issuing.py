@@ -422,6 +422,18 @@ def test_a_request_signed_by_another_key_is_refused(world: Any) -> None:
         read_certificate_request(encoded[:-1] + bytes([encoded[-1] ^ 1]))
 
 
+def test_a_request_signed_over_sha1_is_refused_for_that(tmp_path: Path) -> None:
+    command = "openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout key.pem"
+    subprocess.run(
+        [*command.split(), "-subj", "/CN=x", "-sha1", "-out", "r.pem"],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+    )
+    with pytest.raises(CertificateRequestError, match="over sha1"):
+        read_certificate_request((tmp_path / "r.pem").read_bytes())
+
+
 @given(st.binary(max_size=200))
 def test_no_bytes_make_the_reading_of_requests_raise_anything_else(encoded: bytes) -> None:
     with pytest.raises(CertificateRequestError):

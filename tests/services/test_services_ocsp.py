@@ -443,6 +443,8 @@ def test_a_list_and_caches(asked: World) -> None:
     assert parsedate_to_datetime(answer.headers["expires"]) == crl.next_update_utc
     known = {"If-None-Match": answer.headers["etag"]}
     assert asked.http.get(url, headers=known).status_code == 304
+    weak = {"If-None-Match": f'"other", W/{answer.headers["etag"]}'}
+    assert asked.http.get(url, headers=weak).status_code == 304
     asked.ok(CA, "POST", "/revocations", {"fingerprint": fingerprint(issued(asked)[0])})
     assert asked.http.get(url, headers=known).status_code == 200
     missing = asked.http.get(url.rpartition("/")[0] + "/99")

@@ -129,7 +129,9 @@ def conditional(
     ]
     matches = headers.get(b"if-none-match")
     if matches is not None:
-        same = matches.strip() == b"*" or tag in {one.strip() for one in matches.split(b",")}
+        # Compared weakly (RFC 9110, 13.1.2): what compresses on the way marks tags so.
+        tags = {one.strip().removeprefix(b"W/") for one in matches.split(b",")}
+        same = matches.strip() == b"*" or tag in tags
     else:
         same = _not_before(headers.get(b"if-modified-since", b""), since)
     if same:
