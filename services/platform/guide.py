@@ -59,7 +59,9 @@ def guide(party: Party, seeds: Sequence[SeedRow]) -> Guide:
     ecosystem, base = party.ecosystem, party.config.seen_at
     clients = ecosystem.all_clients()
     cpo = next((one for one in clients if one.role == "cpo"), None)
-    sections = [_calling(base, ecosystem, clients), _waiting(base, seeds)]
+    ca = _ca(party)
+    curl = "curl -s" + (f" --cacert {ca}" if ca else "")
+    sections = [_calling(base, curl, ecosystem, clients), _waiting(base, curl, seeds)]
     walk = walk_of(party)
     if walk is not None:
         sections.append(
@@ -67,12 +69,12 @@ def guide(party: Party, seeds: Sequence[SeedRow]) -> Guide:
                 "A first walk",
                 "A root is fetched, a request enrolled, a car registered, a contract ordered, "
                 "fetched by EXI, asked about by OCSP, revoked, and asked about again. The same as "
-                f"a script: curl -s{_cacert(walk)} {base}/walkthrough.sh | sh",
+                f"a script: {curl} {base}/walkthrough.sh | sh",
                 (Code("walkthrough.sh", walkthrough(walk)),),
             )
         )
     if cpo is not None:
-        login = Login(base, cpo.id, cpo.secret, walk.ca if walk else None)
+        login = Login(base, cpo.id, cpo.secret, ca)
         sections.append(
             Section(
                 "Configurations",
@@ -98,15 +100,16 @@ def walk_of(party: Party) -> Walk | None:
     cpo, oem, mo = first["cpo"], first["oem"], first["mo"]
     if cpo is None or oem is None or mo is None:
         return None
-    ca = ca_file(ecosystem) if party.config.seen_at.startswith("https") else None
-    return Walk(party.config.seen_at, cpo, oem, mo, str(ca.absolute()) if ca else None)
+    return Walk(party.config.seen_at, cpo, oem, mo, _ca(party))
 
 
-def _cacert(walk: Walk) -> str:
-    return f" --cacert {walk.ca}" if walk.ca else ""
+def _ca(party: Party) -> str | None:
+    """The file of the CA that clients need to trust the address; None where they need none."""
+    ca = ca_file(party.ecosystem) if party.config.seen_at.startswith("https") else None
+    return str(ca.absolute()) if ca else None
 
 
-def _calling(base: str, ecosystem: Ecosystem, clients: Sequence[Client]) -> Section:
+def _calling(base: str, curl: str, ecosystem: Ecosystem, clients: Sequence[Client]) -> Section:
     rows = tuple((one.id, one.secret, one.role, one.scope_id or "") for one in clients)
     return Section(
         "How to call",
@@ -116,14 +119,14 @@ def _calling(base: str, ecosystem: Ecosystem, clients: Sequence[Client]) -> Sect
             Table(("client id", "client secret", "role", "speaks for"), rows),
             Code(
                 "a token",
-                f"curl -s {base}/oauth/token -d grant_type=client_credentials "
+                f"{curl} {base}/oauth/token -d grant_type=client_credentials "
                 f"-d client_id={rows[0][0]} -d client_secret={rows[0][1]}",
             ),
         ),
     )
 
 
-def _waiting(base: str, seeds: Sequence[SeedRow]) -> Section:
+def _waiting(base: str, curl: str, seeds: Sequence[SeedRow]) -> Section:
     if not seeds:
         return Section(
             "What waits",
@@ -137,7 +140,7 @@ def _waiting(base: str, seeds: Sequence[SeedRow]) -> Section:
         "answered with that contract (certificateInstallationReq of OPCP, exiRequest of OCPP).",
         (
             Table(("car", "PCID", "EMAID", "operator"), rows),
-            Code("its request, as base64", f"curl -s {base}/golden/{rows[0][1]}"),
+            Code("its request, as base64", f"{curl} {base}/golden/{rows[0][1]}"),
         ),
     )
 

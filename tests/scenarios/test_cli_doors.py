@@ -62,6 +62,21 @@ def test_the_walk_by_curl_and_openssl(up: Up, tmp_path: Path) -> None:
 
 
 @needs_curl
+@pytest.mark.parametrize("where", ["up", "far"])
+def test_the_calls_on_the_help_page_succeed_as_they_stand(
+    where: str, request: pytest.FixtureRequest
+) -> None:
+    started: Up = request.getfixturevalue(where)
+    texts = started.http.get(
+        started.told["parties"]["platform"]["url"], headers={"Accept": "application/json"}
+    ).json()["texts"]
+    calls = [texts["a token"], texts["its request, as base64"]]
+    for call in calls:
+        done = subprocess.run(["sh", "-c", f"{call} --fail"], capture_output=True, text=True)
+        assert (done.returncode, bool(done.stdout)) == (0, True), call
+
+
+@needs_curl
 def test_the_walk_over_https_at_another_address(far: Up, tmp_path: Path) -> None:
     base = far.told["platforms"][0]
     assert base.startswith(f"https://{BENCH}:")
