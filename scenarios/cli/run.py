@@ -11,7 +11,7 @@ from rich.table import Table
 
 from services.common.addresses import remembered
 from services.common.clock import Clock
-from services.common.tls import ca_file
+from services.common.tls import ca_file, ca_for_clients
 from services.ecosystem import Ecosystem, PartyConfig, party_secret
 
 from .options import (
@@ -290,7 +290,7 @@ def _print_who(ecosystem: Ecosystem, seeds: Sequence[Any]) -> None:
             f"with curl: [bold]{first.seen_at}/[/]",
             soft_wrap=True,
         )
-        cacert = ca_file(ecosystem)
-        trust = f" --cacert {cacert}" if cacert and first.seen_at.startswith("https") else ""
+        cacert = ca_for_clients(ecosystem, first.seen_at)
+        trust = f" --cacert {cacert}" if cacert else ""
         out.print(f"\n  curl -s{trust} {first.seen_at}/walkthrough.sh | sh\n", soft_wrap=True)
     out.print("Ctrl-C ends it; what happened stays in the databases.")

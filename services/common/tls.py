@@ -191,6 +191,13 @@ def ca_file(ecosystem: Ecosystem) -> Path:
     return ecosystem.data / FOLDER / "ca.pem"
 
 
+def ca_for_clients(ecosystem: Ecosystem, url: str) -> Path | None:
+    """The CA file by which a client trusts ``url``; None where the certificate there is none of
+    the ecosystem's own: plain http, a certificate of the user's, a proxy in front."""
+    own = ecosystem.reach.https and ecosystem.reach.https_certificate is None
+    return ca_file(ecosystem).absolute() if own and url.startswith("https:") else None
+
+
 def _opened(
     certificate_file: Path, key_file: Path, secret: str
 ) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:

@@ -12,7 +12,7 @@ from html import escape
 from typing import Any
 
 from services.common.party import Party
-from services.common.tls import ca_file
+from services.common.tls import ca_for_clients
 from services.ecosystem import Client, Ecosystem
 
 from .snippets import Login, snippets
@@ -59,7 +59,7 @@ def guide(party: Party, seeds: Sequence[SeedRow]) -> Guide:
     ecosystem, base = party.ecosystem, party.config.seen_at
     clients = ecosystem.all_clients()
     cpo = next((one for one in clients if one.role == "cpo"), None)
-    ca = _ca(party)
+    ca = ca_for_clients(ecosystem, base)
     curl = "curl -s" + (f" --cacert {ca}" if ca else "")
     sections = [_calling(base, curl, ecosystem, clients), _waiting(base, curl, seeds)]
     walk = walk_of(party)
@@ -74,7 +74,7 @@ def guide(party: Party, seeds: Sequence[SeedRow]) -> Guide:
             )
         )
     if cpo is not None:
-        login = Login(base, cpo.id, cpo.secret, ca)
+        login = Login(base, cpo.id, cpo.secret, str(ca) if ca else None)
         sections.append(
             Section(
                 "Configurations",
@@ -100,13 +100,8 @@ def walk_of(party: Party) -> Walk | None:
     cpo, oem, mo = first["cpo"], first["oem"], first["mo"]
     if cpo is None or oem is None or mo is None:
         return None
-    return Walk(party.config.seen_at, cpo, oem, mo, _ca(party))
-
-
-def _ca(party: Party) -> str | None:
-    """The file of the CA that clients need to trust the address; None where they need none."""
-    ca = ca_file(party.ecosystem) if party.config.seen_at.startswith("https") else None
-    return str(ca.absolute()) if ca else None
+    ca = ca_for_clients(ecosystem, party.config.seen_at)
+    return Walk(party.config.seen_at, cpo, oem, mo, str(ca) if ca else None)
 
 
 def _calling(base: str, curl: str, ecosystem: Ecosystem, clients: Sequence[Client]) -> Section:

@@ -34,7 +34,7 @@ from services.common.addresses import remember, remembered
 from services.common.keystore import SealingError
 from services.common.problems import StartError
 from services.common.reach import Reach, ReachError
-from services.common.tls import LEAF_LIFE, ServerTls, TlsError, ca_file, names
+from services.common.tls import LEAF_LIFE, ServerTls, TlsError, ca_file, ca_for_clients, names
 from services.ecosystem import Ecosystem, EcosystemError, default_text, from_text, load, to_document
 from services.serve import serve_with_workers
 
@@ -287,6 +287,20 @@ def test_a_certificate_of_ones_own(tmp_path: Path, serve: Any) -> None:
             httpx.Client(verify=context, trust_env=False) as http,
         ):
             assert http.get(f"{at(made, 'root-pool')}/healthz").is_success
+
+
+def test_only_of_our_own_certificates_a_ca_file_is_named(tmp_path: Path) -> None:
+    certificate, key = Ca(tmp_path).issue("server")
+    for reach, named in (
+        ({"listen": BENCH, "https": True}, True),
+        ({"listen": BENCH}, False),
+        ({"listen": BENCH, "https_certificate": certificate, "https_key": key}, False),
+        ({"public_url": "https://bench.example/{name}"}, False),
+        ({"listen": BENCH, "https": True, "public_url": "http://bench.example/{name}"}, False),
+    ):
+        made = ecosystem(tmp_path / "data", **reach)
+        found = ca_for_clients(made, made.party("platform").seen_at)
+        assert found == (ca_file(made) if named else None), reach
 
 
 def test_clients_show_certificates(tmp_path: Path, serve: Any) -> None:
