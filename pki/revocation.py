@@ -356,6 +356,7 @@ _generalized_time = lru_cache(maxsize=256)(der.generalized_time)
 _GOOD = der.context(0, b"", constructed=False)
 
 
+@lru_cache(maxsize=256)
 def _single_response(answer: OcspAnswer) -> bytes:
     if isinstance(answer.status, Revoked):
         reason = answer.status.reason
