@@ -23,4 +23,5 @@ def create(ecosystem: Ecosystem, name: str) -> FastAPI:
         service=service,
         doors=(api.router, opcp.router, opnc.router, notices.router),
         prepare=service.prepare,
+        rounds=(service.tell_expired,),
     )

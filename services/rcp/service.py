@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from cryptography import x509
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from pki.names import readable
@@ -11,6 +14,7 @@ from services.common.bringing import ECOSYSTEM_FILE, brought, taking_up
 from services.common.certificates import b64, der_of, fingerprint
 from services.common.errors import Refusal
 from services.common.events import Event
+from services.common.jobs import did
 from services.common.notices import notice
 from services.common.opcp import root_mark
 from services.common.party import Party
@@ -20,6 +24,9 @@ from .store import RootRow, by_beginning, roots
 
 # Whose root is of which type.
 TYPES = {"V2G": "v2g-root", "OEM": "oem", "MO": "mo"}
+
+# The mark of the event that told of a root's end.
+EXPIRED = "expired:"
 
 
 class RootPool:
@@ -94,6 +101,25 @@ class RootPool:
         if found is None:
             raise Refusal(404, "no_such_root", f"no root {text[:64]!r} is published")
         return found
+
+    async def tell_expired(self) -> None:
+        """A round: subscribers hear once that a root has ended."""
+        now = self.party.clock.now()
+        marks = self.party.tables.mark_row
+
+        def expired(session: Session) -> list[RootRow]:
+            ended = [row for row in roots(session, None) if row.valid_to <= now]
+            told = set(session.scalars(select(marks.mark).where(marks.mark.like(f"{EXPIRED}%"))))
+            return [row for row in ended if EXPIRED + row.fingerprint not in told]
+
+        for row in await self.party.database.read(expired):
+            async with self.party.unit():
+                event = self._told("root.expired", row)
+                event = replace(event, marks=(*event.marks, EXPIRED + row.fingerprint))
+                await self.party.database.write(
+                    lambda session, told=event: self.party.database.tell(session, told)  # type: ignore[misc]
+                )
+                did(f"{row.subject} has ended")
 
     def _told(self, fact: str, row: RootRow) -> Event:
         return notice(

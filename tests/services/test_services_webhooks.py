@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import json
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 
+from pki.edition import ISO2
+from pki.issuing import new_serial, self_issue
+from pki.keys import SoftwareKey
+from pki.profiles import Role, profile
 from services.common.events import unit_of_work
 from services.ecosystem import load
 
@@ -231,3 +239,37 @@ def test_endpoints_are_their_owners(world: World, receiver: Receiver) -> None:
     world.ok("platform", "DELETE", path, client="sunmile")
     body = {"url": receiver.url, "enabledEvents": ["no.such.event"]}
     assert world.call("platform", "POST", PATH, body, client="sunmile").status_code == 400
+
+
+def short_lived_root(now: datetime) -> str:
+    """A maker's root that ends in ten days, base64 of DER."""
+    key, rules = SoftwareKey.generate(ISO2), profile(Role.OEM_ROOT, ISO2)
+    certificate = self_issue(
+        rules,
+        subject=rules.subject("Short Cars Root CA", "Short Cars (pnclab test)", "DE"),
+        signer=key,
+        not_before=now - timedelta(hours=1),
+        not_after=now + timedelta(days=10),
+        serial=new_serial(os.urandom(20)),
+    )
+    return base64.b64encode(certificate.public_bytes(Encoding.DER)).decode()
+
+
+def test_that_a_root_has_ended_is_told_once(world: World, receiver: Receiver) -> None:
+    made = subscribed(world, receiver, "plugpark", "root.cert.expired")
+    now = world.party("root-pool").clock.now().replace(microsecond=0)
+    body = {"type": "OEM", "certificate": short_lived_root(now)}
+    root = world.ok("root-pool", "POST", "/roots", body)
+    world.ok("root-pool", "POST", "/jobs/run")
+    a_round(world)
+    assert receiver.got == []
+    world.ok("platform", "PUT", "/clock", {"advance": "11d"})
+    world._tokens.clear()  # they ended meanwhile
+    for _again in range(2):
+        world.ok("root-pool", "POST", "/jobs/run")
+        a_round(world)
+    assert [one["eventType"] for one in receiver.events] == ["root.cert.expired"]
+    assert root["fingerprint"] in json.dumps(receiver.events[0]["payload"]).lower()
+    world.ok("platform", "PUT", "/clock", {"real": True})
+    world._tokens.clear()
+    world.ok("platform", "DELETE", f"{PATH}/{made['id']}", client="plugpark")
