@@ -18,16 +18,16 @@ import re
 import textwrap
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
-from uuid import UUID
 
 from cryptography import x509
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.responses import PlainTextResponse
 
 from pki.issuing import CertificateRequest, CertificateRequestError, read_certificate_request
 from pki.pkcs7 import certificates_only
 from services.ca import faults
 from services.ca.enrolment import Counter, Enrolment
+from services.common import opcp
 from services.common.auth import Caller, allow
 from services.common.certificates import der_of
 from services.common.errors import Refusal
@@ -240,14 +240,7 @@ async def _certificates(
 
 def _echoed(request: Request) -> dict[str, str]:
     """OPNC's identifiers of a call come back with its answer."""
-    if not request.url.path.startswith(_OPNC):
-        return {}
-    names = ("OPNC-Correlation-ID", "OPNC-Request-ID")
-    return {
-        name: value
-        for name in names
-        if (value := request.headers.get(name, "")) and len(value) <= 200
-    }
+    return opcp.echoed(request.headers) if request.url.path.startswith(_OPNC) else {}
 
 
 def _refused(request: Request, refusal: Refusal) -> Response:
@@ -255,10 +248,8 @@ def _refused(request: Request, refusal: Refusal) -> Response:
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
     wants_json = "application/json" in request.headers.get("accept", "")
     if wants_json or request.url.path.startswith(_OPNC):
-        entropy = request.app.state.party.entropy
-        trace = UUID(bytes=entropy("est/trace", 16), version=4)
-        body = {"errorMessages": [refusal.message], "traceId": str(trace)}
-        return JSONResponse(body, status, {**headers, **_echoed(request)})
+        party = request.app.state.party
+        return opcp.error_answer(party, status, [refusal.message], headers | _echoed(request))
     return PlainTextResponse(f"{refusal.message}\n", status, headers)
 
 
