@@ -32,7 +32,7 @@ from pki.keys import Signer
 from services.ecosystem import Client
 
 from .clock import Clock
-from .errors import Refusal
+from .errors import REFUSALS, Refusal
 from .web_tokens import ALGORITHM, PublishedKeys, key_named, public_jwk, signed
 
 LIFETIME = timedelta(hours=24)
@@ -364,6 +364,8 @@ class TokenErrorBody(BaseModel):
     responses={
         400: {"model": TokenErrorBody, "description": "The request does not make sense."},
         401: {"model": TokenErrorBody, "description": "No such client, or another secret."},
+        413: REFUSALS[413],
+        503: {"model": TokenErrorBody, "description": "A platform has no key to sign with yet."},
     },
 )
 async def token(request: Request) -> Any:

@@ -186,3 +186,13 @@ def test_est_is_handed_on(world: Any) -> None:
         assert here.headers["content-type"] == there.headers["content-type"]
     refused = world.call("platform", "GET", "/.well-known/est/oem/cacerts", client=None)
     assert refused.status_code == 401
+
+
+def test_what_is_answered_for_too_much_is_documented(world: Any) -> None:
+    paths = world.http.get(f"{world.url('platform')}/openapi.json").json()["paths"]
+    for method, path in (("POST", "/oauth/token"), ("PUT", "/seeds")):
+        answer = world.call("platform", method, path, content=b"x" * 1_100_000)
+        assert answer.status_code == 413
+        assert "413" in paths[path][method.lower()]["responses"]
+    assert "503" in paths["/reset"]["post"]["responses"]
+    assert "503" in paths["/oauth/token"]["post"]["responses"]

@@ -74,7 +74,7 @@ async def _step(party: Party, step: Step) -> PartyResetBody:
     )
 
 
-@router.post("/reset", responses={k: REFUSALS[k] for k in (401, 403, 409, 422, 502, 504)})
+@router.post("/reset", responses={k: REFUSALS[k] for k in (401, 403, 409, 422, 502, 503, 504)})
 async def reset(
     request: Request,
     _caller: ResetCaller,

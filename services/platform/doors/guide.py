@@ -94,7 +94,7 @@ async def golden(
     raise Refusal(404, "unknown_car", f"pcid: {pcid!r} is no seeded car; see /")
 
 
-@router.put("/seeds", responses={k: REFUSALS[k] for k in (400, 401, 403, 422)})
+@router.put("/seeds", responses={k: REFUSALS[k] for k in (400, 401, 403, 413, 422)})
 async def keep_seeds(request: Request, body: SeedsBody, _caller: AdminCaller) -> SeedsBody:
     """Say which cars wait with a contract; ``pnclab up`` does, when it has made them."""
     platform = _platform(request)
