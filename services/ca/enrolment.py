@@ -10,7 +10,7 @@ certificate of the same common name that was issued here to whoever asks.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -27,6 +27,21 @@ from services.common.errors import Refusal
 
 from .service import CertificateAuthority, Issued, role_domain
 from .validity import life, needs_renewal
+
+# The kind of party that serves a label.
+SERVED_BY: Mapping[str, str] = {
+    "cpo": "v2g-root",
+    "cps": "v2g-root",
+    "oem": "oem",
+    "mo": "mo",
+}
+_SYNONYMS: Mapping[str, str] = {"emsp": "mo", "secc": "cpo"}
+
+
+def label_of(text: str) -> str:
+    """The label that a path or a query means: ``qa-emsp`` is ``mo``."""
+    label = text.rpartition("-")[2].lower()
+    return _SYNONYMS.get(label, label)
 
 
 @dataclass(frozen=True)

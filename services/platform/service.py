@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sqlalchemy.orm import Session
 from yarl import URL
 
-from services.ca.doors import est
+from services.ca.enrolment import SERVED_BY, label_of
 from services.common.auth import Caller
 from services.common.client import Exchanged
 from services.common.errors import Refusal
@@ -49,8 +50,8 @@ class Platform:
         """The party that serves a call: the one of this kind that the platform's entry names;
         of makers and operators the one for which the caller speaks. Refusal."""
         if kind == "ca":
-            label = est.label_of(domain or (caller.role if caller else ""))
-            kind = est.SERVED_BY.get(label, "v2g-root")
+            label = label_of(domain or (caller.role if caller else ""))
+            kind = SERVED_BY.get(label, "v2g-root")
         if kind in self.party.config.uses:
             return self.party.ecosystem.party(self.party.config.uses[kind])
         if caller is None:
@@ -102,11 +103,11 @@ class Platform:
     async def keep_seeds(self, wanted: Sequence[SeedRow]) -> None:
         """These are the seeds; the ones of before are forgotten."""
 
-        def keep(session: object) -> None:
-            for row in seeds(session):  # type: ignore[arg-type]
-                session.delete(row)  # type: ignore[attr-defined]
-            session.flush()  # type: ignore[attr-defined]
-            session.add_all(wanted)  # type: ignore[attr-defined]
+        def keep(session: Session) -> None:
+            for row in seeds(session):
+                session.delete(row)
+            session.flush()
+            session.add_all(wanted)
 
         await self.party.database.write(keep)
 

@@ -26,7 +26,7 @@ from fastapi.responses import PlainTextResponse
 from pki.issuing import CertificateRequest, CertificateRequestError, read_certificate_request
 from pki.pkcs7 import certificates_only
 from services.ca import faults
-from services.ca.enrolment import Counter, Enrolment
+from services.ca.enrolment import SERVED_BY, Counter, Enrolment, label_of
 from services.common import opcp
 from services.common.auth import Caller, allow
 from services.common.certificates import der_of
@@ -43,14 +43,6 @@ _PEM = b"-----BEGIN"
 # Characters of base64 in a line (RFC 2045, 6.8): openssl reads no longer ones.
 _LINE = 76
 
-# The kind of party that serves a label.
-SERVED_BY: Mapping[str, str] = {
-    "cpo": "v2g-root",
-    "cps": "v2g-root",
-    "oem": "oem",
-    "mo": "mo",
-}
-_SYNONYMS: Mapping[str, str] = {"emsp": "mo", "secc": "cpo"}
 _ISO2 = re.compile(r"(?i)(iso[ -]?)?15118-2([:-]\d{4})?")
 _ISO20 = re.compile(r"(?i)(iso[ -]?)?15118-20([:-]\d{4})?")
 
@@ -139,12 +131,6 @@ def _counter(request: Request, caller: Caller | None) -> Counter:
     kind = SERVED_BY.get(label)
     where = f"; it is served by a party of kind {kind}" if kind else ""
     raise Refusal(404, "no_such_label", f"{label[:40]!a} is no label here; here are {here}{where}")
-
-
-def label_of(text: str) -> str:
-    """The label that a path or a query means: ``qa-emsp`` is ``mo``."""
-    label = text.rpartition("-")[2].lower()
-    return _SYNONYMS.get(label, label)
 
 
 def _must_be_iso2(version: str) -> None:
