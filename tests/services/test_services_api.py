@@ -785,6 +785,10 @@ ACCEPTED = {
     "POST /clients",
     "POST /registrations",
     "PUT /seeds",
+    # enabledEvents is called events as well: one of them may be missing.
+    "POST /v1/webhook/endpoints",
+    "POST /opnc/v1/event/endpoints",
+    "POST /opnc/v1/event/opnc/v1/event/endpoints",
 }
 
 

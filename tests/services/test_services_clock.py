@@ -274,7 +274,19 @@ def test_reading_is_cheap(tmp_path: Path) -> None:
 # --------------------------------------------------------------------- a running ecosystem
 
 # From those that others ask to those that ask.
-ORDER = ("v2g-root", "rcp", "oem", "mo", "pcp", "cps", "ccp", "cpo", "charger", "vehicle")
+ORDER = (
+    "v2g-root",
+    "rcp",
+    "oem",
+    "mo",
+    "pcp",
+    "cps",
+    "ccp",
+    "cpo",
+    "charger",
+    "vehicle",
+    "platform",
+)
 
 
 def settle(world: Any) -> list[str]:

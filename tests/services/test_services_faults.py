@@ -147,7 +147,8 @@ CHARGED = ("charged", "SessionStopReq", "OK")
 
 
 def accepted(world: World, pcid: str, **more: Any) -> None:
-    assert ended(world.charge(pcid, 100, **more)) == CHARGED
+    outcome = world.charge(pcid, 100, **more)
+    assert ended(outcome) == CHARGED, outcome["reason"]
 
 
 _runs = iter(range(10**6))

@@ -516,7 +516,8 @@ def elsewhere(url: str) -> Any:
 def test_where_responders_may_be(world: World) -> None:
     responder = world.service("plugpark").judge._responder
     host, port = world.ecosystem.party("sunmile").address
-    assert responder(f"http://{host}:{port}/ocsp") is world.ecosystem.party("sunmile")
+    url = f"http://{host}:{port}/ocsp"
+    assert responder(url) == (world.ecosystem.party("sunmile"), url)
     for url in (
         f"https://{host}:{port}/ocsp",
         f"http://localhost:{port}/ocsp",
