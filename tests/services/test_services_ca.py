@@ -175,6 +175,7 @@ def test_lists_are_numbered_upwards(world: World) -> None:
         number = crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
         return raw, number, len(crl)
 
+    world.ok("sunmile", "POST", "/jobs/run")  # what others left to do
     first, number, entries = fetched()
     with world.unchanged("sunmile"):
         assert fetched()[0] == first
